@@ -1,0 +1,25 @@
+package main
+import (
+_ "github.com/go-ldap/ldap/v3"
+_ "github.com/miekg/pkcs11"
+_ "github.com/smallstep/certificates/authority"
+_ "github.com/smallstep/certificates/acme/api"
+_ "github.com/spf13/cobra"
+_ "github.com/spf13/cobra/doc"
+_ "go.etcd.io/bbolt"
+_ "golang.org/x/crypto/cryptobyte"
+_ "golang.org/x/crypto/ocsp"
+_ "golang.org/x/mod/sumdb/tlog"
+_ "golang.org/x/mod/sumdb/note"
+_ "golang.org/x/sync/errgroup"
+_ "golang.org/x/term"
+_ "golang.org/x/text/language"
+_ "golang.org/x/text/width"
+_ "go.yaml.in/yaml/v3"
+_ "github.com/prometheus/client_golang/prometheus/promhttp"
+_ "github.com/vbauerster/mpb/v8"
+_ "github.com/zmap/zlint/v3"
+_ "github.com/rogpeppe/go-internal/testscript"
+_ "pgregory.net/rapid"
+)
+func main(){}
