@@ -5,24 +5,28 @@
 // server's half is ParseRequest, ResponseData.Marshal, Assemble and
 // ErrorResponse; the client's half is MakeRequest, ParseResponse and
 // Response.CheckSignature.
+//
+// It refuses critical extensions that it does not know, responses in another
+// form than BasicOCSPResponse, and a delegated responder whose own revocation
+// would have to be looked up. The signature that a request may carry is not
+// checked: anybody may ask.
 package ocsp
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/sha1" // names a CA in a CertID, secures nothing
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
 	"errors"
-	"time"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"hufu/internal/oid"
 )
-
-// MaxRequest is the largest request that ParseRequest reads.
-const MaxRequest = 16 << 10
-
-// MaxSerials is the largest number of certificates asked for in one request.
-const MaxSerials = 64
-
-// MaxNonce is the largest nonce (RFC 9654, Section 2.1).
-const MaxNonce = 128
-
-var errNotBuilt = errors.New("ocsp: not built yet")
 
 // CertID names one certificate: the hashes of its issuer's name and key, and its
 // serial number (RFC 6960, Section 4.1.1).
@@ -34,114 +38,237 @@ type CertID struct {
 	Raw    []byte      // the DER as received, echoed in the response; nil = encoded anew
 }
 
+// equal compares what two CertIDs say, not how they are encoded: the parameters
+// of the hash algorithm may be NULL or absent.
+func (id *CertID) equal(other *CertID) bool {
+	return id.Hash == other.Hash && bytes.Equal(id.Serial, other.Serial) &&
+		bytes.Equal(id.Name, other.Name) && bytes.Equal(id.Key, other.Key)
+}
+
 // Issuer is a CA as requests name it: its hashes, ready made.
 type Issuer struct {
 	sha1, sha256 struct{ name, key []byte }
 }
 
 // NewIssuer computes the hashes of a CA certificate.
-func NewIssuer(certificate []byte) (*Issuer, error) { return nil, errNotBuilt }
+func NewIssuer(certificate []byte) (*Issuer, error) {
+	cert, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("parsing issuer certificate: %w", err)
+	}
+	bits, err := keyBits(cert)
+	if err != nil {
+		return nil, err
+	}
+	var i Issuer
+	name1, key1 := sha1.Sum(cert.RawSubject), sha1.Sum(bits)
+	i.sha1.name, i.sha1.key = name1[:], key1[:]
+	name256, key256 := sha256.Sum256(cert.RawSubject), sha256.Sum256(bits)
+	i.sha256.name, i.sha256.key = name256[:], key256[:]
+	return &i, nil
+}
 
 // CertID names a certificate of this issuer. Hash is SHA1 or SHA256.
-func (i *Issuer) CertID(hash crypto.Hash, serial []byte) CertID { return CertID{} }
-
-// Issued reports whether id names a certificate of this issuer.
-func (i *Issuer) Issued(id *CertID) bool { return false }
-
-// Request is what a client asks. Its slices lie in the bytes that were parsed.
-type Request struct {
-	IDs   []CertID
-	Nonce []byte // nil when the request carries none
+func (i *Issuer) CertID(hash crypto.Hash, serial []byte) CertID {
+	h := &i.sha256
+	if hash == crypto.SHA1 {
+		h = &i.sha1
+	}
+	return CertID{Hash: hash, Name: h.name, Key: h.key, Serial: serial}
 }
 
-// ParseRequest reads a request. Anything that it refuses is malformedRequest.
-func ParseRequest(der []byte) (*Request, error) { return nil, errNotBuilt }
+// Issued reports whether id names a certificate of this issuer. Name and key
+// must both fit: a name alone may be shared by generations of a CA, a key alone
+// by names.
+func (i *Issuer) Issued(id *CertID) bool {
+	h := &i.sha256
+	switch id.Hash {
+	case crypto.SHA1:
+		h = &i.sha1
+	case crypto.SHA256:
+	default:
+		return false
+	}
+	return bytes.Equal(h.key, id.Key) && bytes.Equal(h.name, id.Name)
+}
 
-// MakeRequest builds an unsigned request. A nil nonce leaves it out.
-func MakeRequest(nonce []byte, ids ...CertID) ([]byte, error) { return nil, errNotBuilt }
+// KeyHash is the SHA-1 of a certificate's public key bits, by which a responder
+// names itself (RFC 6960, Section 4.2.1: KeyHash is SHA-1 whatever else is used).
+func KeyHash(certificate []byte) ([]byte, error) {
+	cert, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("parsing responder certificate: %w", err)
+	}
+	return keyHash(cert)
+}
 
-// Status is what a response says of one certificate.
-type Status uint8
+func keyHash(cert *x509.Certificate) ([]byte, error) {
+	bits, err := keyBits(cert)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum(bits)
+	return sum[:], nil
+}
 
-// The three answers (RFC 6960, Section 2.2).
-const (
-	Good Status = iota
-	Revoked
-	Unknown
+// keyBits is the value of the subjectPublicKey BIT STRING, without tag, length
+// and the number of unused bits.
+func keyBits(cert *x509.Certificate) ([]byte, error) {
+	spki := cryptobyte.String(cert.RawSubjectPublicKeyInfo)
+	var inner cryptobyte.String
+	var bits []byte
+	if !spki.ReadASN1(&inner, cbasn1.SEQUENCE) || !inner.SkipASN1(cbasn1.SEQUENCE) || !inner.ReadASN1BitStringAsBytes(&bits) {
+		return nil, errors.New("reading public key: not a SubjectPublicKeyInfo")
+	}
+	return bits, nil
+}
+
+// Content octets of the object identifiers that are compared while parsing.
+var (
+	derSHA1   = contents(oid.DigestSHA1)
+	derSHA256 = contents(oid.DigestSHA256)
+	derNonce  = contents(oid.OCSPNonce)
+	derBasic  = contents(oid.OCSPBasic)
 )
 
-// SingleResponse is the answer for one certificate.
-type SingleResponse struct {
-	ID         CertID
-	Status     Status
-	RevokedAt  time.Time // for Revoked
-	Reason     int       // for Revoked; 0 (unspecified) is left out
-	ThisUpdate time.Time
-	NextUpdate time.Time
+func contents(id asn1.ObjectIdentifier) []byte {
+	der, err := asn1.Marshal(id)
+	if err != nil {
+		panic("ocsp: " + err.Error()) // a constant of internal/oid
+	}
+	return der[2:]
 }
 
-// ResponseData is the signed part of a response (RFC 6960, Section 4.2.1).
-type ResponseData struct {
-	Responder  []byte // SHA-1 of the responder's public key bits: byKey. issuance fills it in
-	ProducedAt time.Time
-	Responses  []SingleResponse
-	Nonce      []byte // nil leaves it out
-}
-
-// Marshal encodes the bytes that are signed.
-func (d *ResponseData) Marshal() ([]byte, error) { return nil, errNotBuilt }
-
-// KeyHash is the SHA-1 of a certificate's public key bits, by which a
-// responder names itself.
-func KeyHash(certificate []byte) ([]byte, error) { return nil, errNotBuilt }
-
-// Assemble wraps signed data into a successful OCSPResponse. algorithm is the DER
-// of the signature's AlgorithmIdentifier; certificates are DER, the delegated
-// responder's first, none where the CA signed itself.
-func Assemble(tbs, algorithm, signature []byte, certificates [][]byte) ([]byte, error) {
-	return nil, errNotBuilt
-}
-
-// ResponseStatus is the outermost, unsigned status (RFC 6960, Section 4.2.1).
-type ResponseStatus uint8
-
-// The values of OCSPResponseStatus.
-const (
-	Successful       ResponseStatus = 0
-	MalformedRequest ResponseStatus = 1
-	InternalError    ResponseStatus = 2
-	TryLater         ResponseStatus = 3
-	SigRequired      ResponseStatus = 5
-	Unauthorized     ResponseStatus = 6
+var (
+	tagExplicit0 = cbasn1.Tag(0).Constructed().ContextSpecific()
+	tagExplicit1 = cbasn1.Tag(1).Constructed().ContextSpecific()
+	tagExplicit2 = cbasn1.Tag(2).Constructed().ContextSpecific()
 )
 
-// ErrorResponse is the whole, unsigned response for a status other than
-// Successful. The caller must not change the bytes.
-func ErrorResponse(s ResponseStatus) []byte { return nil }
-
-// ResponseError is an unsuccessful response.
-type ResponseError struct{ Status ResponseStatus }
-
-func (e *ResponseError) Error() string { return "ocsp: responder answered" }
-
-// Response is a successful response as a client reads it.
-type Response struct {
-	ResponseData
-	ResponderName []byte // DER of the name where the responder is named byName
-	TBS           []byte
-	Algorithm     []byte // DER of the AlgorithmIdentifier
-	Signature     []byte
-	Certificates  [][]byte
+// readCertID reads a CertID whose slices lie in s.
+func readCertID(s *cryptobyte.String, id *CertID) bool {
+	var raw, seq, algorithm, hash, name, key, serial cryptobyte.String
+	if !s.ReadASN1Element(&raw, cbasn1.SEQUENCE) {
+		return false
+	}
+	id.Raw = raw
+	if !raw.ReadASN1(&seq, cbasn1.SEQUENCE) ||
+		!seq.ReadASN1(&algorithm, cbasn1.SEQUENCE) ||
+		!algorithm.ReadASN1(&hash, cbasn1.OBJECT_IDENTIFIER) ||
+		!seq.ReadASN1(&name, cbasn1.OCTET_STRING) ||
+		!seq.ReadASN1(&key, cbasn1.OCTET_STRING) ||
+		!seq.ReadASN1(&serial, cbasn1.INTEGER) || !seq.Empty() || !minimalInteger(serial) {
+		return false
+	}
+	id.Hash, id.Name, id.Key, id.Serial = 0, name, key, serial
+	size := 0
+	switch {
+	case bytes.Equal(hash, derSHA256):
+		id.Hash, size = crypto.SHA256, sha256.Size
+	case bytes.Equal(hash, derSHA1):
+		id.Hash, size = crypto.SHA1, sha1.Size
+	default:
+		// Another hash is a request that nobody here can answer, not a malformed one.
+		return true
+	}
+	return readNullOrNothing(&algorithm) && len(name) == size && len(key) == size
 }
 
-// ParseResponse reads a response of at most max bytes. An unsuccessful one is a
-// *ResponseError.
-func ParseResponse(der []byte, max int) (*Response, error) { return nil, errNotBuilt }
+// readNullOrNothing reads the parameters of a hash algorithm: both forms are met.
+func readNullOrNothing(s *cryptobyte.String) bool {
+	if s.Empty() {
+		return true
+	}
+	var null cryptobyte.String
+	return s.ReadASN1(&null, cbasn1.NULL) && null.Empty() && s.Empty()
+}
 
-// Find returns the answer for the certificate that id names, or nil.
-func (r *Response) Find(id CertID) *SingleResponse { return nil }
+// minimalInteger holds the contents of an INTEGER to X.690, Section 8.3.2.
+func minimalInteger(b []byte) bool {
+	if len(b) < 2 {
+		return len(b) == 1
+	}
+	return !(b[0] == 0 && b[1] < 0x80) && !(b[0] == 0xff && b[1] >= 0x80)
+}
 
-// CheckSignature checks that the response was signed by the CA whose certificate
-// is given, or by a responder that this CA itself certified for the purpose,
-// valid at now. It judges neither freshness nor nonce.
-func (r *Response) CheckSignature(issuer []byte, now time.Time) error { return errNotBuilt }
+func addCertID(b *cryptobyte.Builder, id *CertID) {
+	if id.Raw != nil {
+		b.AddBytes(id.Raw)
+		return
+	}
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			switch id.Hash {
+			case crypto.SHA1:
+				b.AddASN1ObjectIdentifier(oid.DigestSHA1)
+			case crypto.SHA256:
+				b.AddASN1ObjectIdentifier(oid.DigestSHA256)
+			default:
+				b.SetError(fmt.Errorf("encoding CertID: hash %d is neither SHA-1 nor SHA-256", id.Hash))
+				return
+			}
+			b.AddASN1NULL()
+		})
+		b.AddASN1OctetString(id.Name)
+		b.AddASN1OctetString(id.Key)
+		if !minimalInteger(id.Serial) {
+			b.SetError(fmt.Errorf("encoding CertID: serial %x is not the contents of a DER INTEGER", id.Serial))
+			return
+		}
+		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(id.Serial) })
+	})
+}
+
+// addNonce adds an Extensions with the nonce alone. The value is wrapped twice:
+// an OCTET STRING within extnValue (RFC 9654, Section 2.1).
+func addNonce(b *cryptobyte.Builder, explicit cbasn1.Tag, nonce []byte) {
+	if len(nonce) < 1 || len(nonce) > MaxNonce {
+		b.SetError(fmt.Errorf("encoding nonce: %d octets, RFC 9654 allows 1 to %d", len(nonce), MaxNonce))
+		return
+	}
+	b.AddASN1(explicit, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(oid.OCSPNonce)
+				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1OctetString(nonce) })
+			})
+		})
+	})
+}
+
+// readExtensions reads the contents of an explicitly tagged Extensions and
+// returns the nonce if there is one. Unknown extensions are passed over unless
+// they are critical.
+func readExtensions(explicit cryptobyte.String) (nonce []byte, err error) {
+	var list cryptobyte.String
+	if !explicit.ReadASN1(&list, cbasn1.SEQUENCE) || !explicit.Empty() || list.Empty() {
+		return nil, errors.New("reading extensions: not a list of extensions")
+	}
+	for !list.Empty() {
+		var ext, id, value cryptobyte.String
+		critical := false
+		if !list.ReadASN1(&ext, cbasn1.SEQUENCE) || !ext.ReadASN1(&id, cbasn1.OBJECT_IDENTIFIER) {
+			return nil, errors.New("reading extensions: not an extension")
+		}
+		if ext.PeekASN1Tag(cbasn1.BOOLEAN) && !ext.ReadASN1Boolean(&critical) {
+			return nil, errors.New("reading extensions: critical is not a BOOLEAN")
+		}
+		if !ext.ReadASN1(&value, cbasn1.OCTET_STRING) || !ext.Empty() {
+			return nil, errors.New("reading extensions: no value")
+		}
+		switch {
+		case bytes.Equal(id, derNonce):
+			var inner cryptobyte.String
+			if nonce != nil || !value.ReadASN1(&inner, cbasn1.OCTET_STRING) || !value.Empty() {
+				return nil, errors.New("reading nonce: not one OCTET STRING")
+			}
+			if len(inner) < 1 || len(inner) > MaxNonce {
+				return nil, fmt.Errorf("reading nonce: %d octets, RFC 9654 allows 1 to %d", len(inner), MaxNonce)
+			}
+			nonce = inner
+		case critical:
+			return nil, fmt.Errorf("reading extensions: critical extension %x is not known here", []byte(id))
+		}
+	}
+	return nonce, nil
+}
