@@ -138,4 +138,3 @@ type BatchArgs struct {
 func (r *Register) Batch(ctx context.Context, jobID string, args BatchArgs, from int, actor string, done func(i int, rd *Reader, err error) error) error {
 	return errNotBuilt
 }
-
