@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Role is what a person or a machine is trusted with.
+type Role string
+
+// The roles.
+const (
+	RootOfficer  Role = "root-officer"
+	CAAdmin      Role = "ca-admin"
+	CAOperator   Role = "ca-operator"
+	CityOperator Role = "city-operator"
+	Counter      Role = "counter"
+	KeyOfficer   Role = "key-officer"
+	Auditor      Role = "auditor"
+	TopUp        Role = "topup"
+)
+
+// Roles lists the roles in the order of the table's columns.
+var Roles = []Role{RootOfficer, CAAdmin, CAOperator, CityOperator, Counter, KeyOfficer, Auditor, TopUp}
+
+// An Operation is something that a caller wants done.
+type Operation string
+
+// The operations.
+const (
+	OpCertificateIssue   Operation = "certificate.issue"
+	OpCertificateRead    Operation = "certificate.read"
+	OpCertificateSuspend Operation = "certificate.suspend"
+	OpCertificateResume  Operation = "certificate.resume"
+	OpCertificateRevoke  Operation = "certificate.revoke"
+	OpReaderIssue        Operation = "reader.issue"
+	OpReaderRead         Operation = "reader.read"
+	OpReaderSuspend      Operation = "reader.suspend"
+	OpReaderResume       Operation = "reader.resume"
+	OpReaderRevoke       Operation = "reader.revoke"
+	OpCARead             Operation = "ca.read"
+	OpCRLPublish         Operation = "crl.publish"
+	OpDirectoryRead      Operation = "directory.read"
+	OpAuditRead          Operation = "audit.read"
+	OpOfficerRead        Operation = "officer.read"
+	OpOfficerAdd         Operation = "officer.add"
+	OpOfficerRemove      Operation = "officer.remove"
+	OpApprovalGive       Operation = "approval.give"
+	OpJobRead            Operation = "job.read"
+	OpJobCancel          Operation = "job.cancel"
+	OpTopUpVerify        Operation = "topup.verify"
+	OpTopUpAuthorise     Operation = "topup.authorise"
+	OpTopUpConfirm       Operation = "topup.confirm"
+	OpTopUpRead          Operation = "topup.read"
+	OpAgreementWrite     Operation = "agreement.write"
+	OpAgreementRead      Operation = "agreement.read"
+	OpBackup             Operation = "backup"
+	OpCheck              Operation = "check"
+)
+
+// A Caller is who asks: a certificate, and what the book says of its holder.
+type Caller struct {
+	Fingerprint [32]byte
+	Name        string
+	Roles       []Role
+	City        string // "" = the centre, which acts for all cities
+	Serial      [17]byte
+	CA          string
+}
+
+// scope says where a role may do an operation.
+type scope uint8
+
+const (
+	o scope = iota // nowhere
+	c              // in the caller's own city; a caller of the centre in every city and for what belongs to none
+	z              // only a caller of the centre
+	a              // everywhere, whatever city the caller belongs to
+)
+
+// rights is the whole table, one row an operation, one column a role. What does
+// not stand here is refused. A city's staff reach what belongs to their city
+// and nothing that belongs to none; an admin appoints and looks but does not
+// touch readers; an auditor reads everything and changes nothing; root officers
+// work on the offline machine alone, so that the daemon grants them nothing.
+var rights = []struct {
+	op    Operation
+	cells [8]scope
+}{
+	//                     root-officer
+	//                     |  ca-admin
+	//                     |  |  ca-operator
+	//                     |  |  |  city-operator
+	//                     |  |  |  |  counter
+	//                     |  |  |  |  |  key-officer
+	//                     |  |  |  |  |  |  auditor
+	//                     |  |  |  |  |  |  |  topup
+	{OpCertificateIssue, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpCertificateRead, [8]scope{o, c, c, c, c, c, a, c}},
+	{OpCertificateSuspend, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpCertificateResume, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpCertificateRevoke, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpReaderIssue, [8]scope{o, o, c, c, o, o, o, o}},
+	{OpReaderRead, [8]scope{o, c, c, c, c, c, a, c}},
+	{OpReaderSuspend, [8]scope{o, o, c, c, c, o, o, o}},
+	{OpReaderResume, [8]scope{o, o, c, c, c, o, o, o}},
+	{OpReaderRevoke, [8]scope{o, o, c, c, c, o, o, o}},
+	{OpCARead, [8]scope{o, a, a, a, a, a, a, a}},
+	{OpCRLPublish, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpDirectoryRead, [8]scope{o, a, a, a, o, o, a, o}},
+	{OpAuditRead, [8]scope{o, z, z, o, o, o, a, o}},
+	{OpOfficerRead, [8]scope{o, z, z, o, o, o, a, o}},
+	{OpOfficerAdd, [8]scope{o, z, o, o, o, o, o, o}},
+	{OpOfficerRemove, [8]scope{o, z, o, o, o, o, o, o}},
+	{OpApprovalGive, [8]scope{o, c, c, c, o, c, o, o}},
+	{OpJobRead, [8]scope{o, c, c, c, o, o, a, o}},
+	{OpJobCancel, [8]scope{o, c, c, c, o, o, o, o}},
+	{OpTopUpVerify, [8]scope{o, o, o, o, o, o, o, c}},
+	{OpTopUpAuthorise, [8]scope{o, o, o, o, o, o, o, c}},
+	{OpTopUpConfirm, [8]scope{o, o, o, o, o, o, o, c}},
+	{OpTopUpRead, [8]scope{o, o, c, c, c, o, a, c}},
+	{OpAgreementWrite, [8]scope{o, o, c, c, o, o, o, o}},
+	{OpAgreementRead, [8]scope{o, c, c, c, o, o, a, c}},
+	{OpBackup, [8]scope{o, z, z, o, o, o, o, o}},
+	{OpCheck, [8]scope{o, z, z, o, o, o, a, o}},
+}
+
+// Operations lists every operation, in the order of the table.
+func Operations() []Operation {
+	ops := make([]Operation, len(rights))
+	for i := range rights {
+		ops[i] = rights[i].op
+	}
+	return ops
+}
+
+// A Denied is an operation that the table does not grant.
+type Denied struct {
+	Caller    string
+	Roles     []Role
+	Home      string // the caller's city
+	Operation Operation
+	City      string // the city that the operation concerns
+}
+
+func (d *Denied) Error() string {
+	roles := make([]string, len(d.Roles))
+	for i, r := range d.Roles {
+		roles[i] = string(r)
+	}
+	who := fmt.Sprintf("%q (%s)", d.Caller, strings.Join(roles, ", "))
+	if len(roles) == 0 {
+		who = fmt.Sprintf("%q (no role)", d.Caller)
+	}
+	if d.Home != "" {
+		who += " of city " + d.Home
+	}
+	where := "for what belongs to no city"
+	if d.City != "" {
+		where = "in city " + d.City
+	}
+	return fmt.Sprintf("%s may not do %s %s: ask somebody whose role allows it", who, d.Operation, where)
+}
+
+// Allowed returns nil when one of the caller's roles grants the operation in
+// that city ("" = it belongs to no city or to all), else a *Denied.
+func Allowed(caller Caller, op Operation, city string) error {
+	i := slices.IndexFunc(rights[:], func(r struct {
+		op    Operation
+		cells [8]scope
+	}) bool {
+		return r.op == op
+	})
+	if i >= 0 {
+		for _, role := range caller.Roles {
+			if col := slices.Index(Roles, role); col >= 0 && rights[i].cells[col].grants(caller.City, city) {
+				return nil
+			}
+		}
+	}
+	return &Denied{Caller: caller.Name, Roles: caller.Roles, Home: caller.City, Operation: op, City: city}
+}
+
+func (s scope) grants(home, city string) bool {
+	switch s {
+	case c:
+		return home == "" || home == city
+	case z:
+		return home == ""
+	case a:
+		return true
+	}
+	return false
+}
