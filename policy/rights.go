@@ -73,10 +73,10 @@ type Caller struct {
 type scope uint8
 
 const (
-	o scope = iota // nowhere
-	c              // in the caller's own city; a caller of the centre in every city and for what belongs to none
-	z              // only a caller of the centre
-	a              // everywhere, whatever city the caller belongs to
+	not scope = iota // nowhere
+	own              // in the caller's own city; a caller of the centre in every city and for what belongs to none
+	hub              // only a caller of the centre
+	all              // everywhere, whatever city the caller belongs to
 )
 
 // rights is the whole table, one row an operation, one column a role. What does
@@ -85,45 +85,45 @@ const (
 // touch readers; an auditor reads everything and changes nothing; root officers
 // work on the offline machine alone, so that the daemon grants them nothing.
 var rights = []struct {
-	op    Operation
 	cells [8]scope
+	op    Operation
 }{
-	//                     root-officer
-	//                     |  ca-admin
-	//                     |  |  ca-operator
-	//                     |  |  |  city-operator
-	//                     |  |  |  |  counter
-	//                     |  |  |  |  |  key-officer
-	//                     |  |  |  |  |  |  auditor
-	//                     |  |  |  |  |  |  |  topup
-	{OpCertificateIssue, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpCertificateRead, [8]scope{o, c, c, c, c, c, a, c}},
-	{OpCertificateSuspend, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpCertificateResume, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpCertificateRevoke, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpReaderIssue, [8]scope{o, o, c, c, o, o, o, o}},
-	{OpReaderRead, [8]scope{o, c, c, c, c, c, a, c}},
-	{OpReaderSuspend, [8]scope{o, o, c, c, c, o, o, o}},
-	{OpReaderResume, [8]scope{o, o, c, c, c, o, o, o}},
-	{OpReaderRevoke, [8]scope{o, o, c, c, c, o, o, o}},
-	{OpCARead, [8]scope{o, a, a, a, a, a, a, a}},
-	{OpCRLPublish, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpDirectoryRead, [8]scope{o, a, a, a, o, o, a, o}},
-	{OpAuditRead, [8]scope{o, z, z, o, o, o, a, o}},
-	{OpOfficerRead, [8]scope{o, z, z, o, o, o, a, o}},
-	{OpOfficerAdd, [8]scope{o, z, o, o, o, o, o, o}},
-	{OpOfficerRemove, [8]scope{o, z, o, o, o, o, o, o}},
-	{OpApprovalGive, [8]scope{o, c, c, c, o, c, o, o}},
-	{OpJobRead, [8]scope{o, c, c, c, o, o, a, o}},
-	{OpJobCancel, [8]scope{o, c, c, c, o, o, o, o}},
-	{OpTopUpVerify, [8]scope{o, o, o, o, o, o, o, c}},
-	{OpTopUpAuthorise, [8]scope{o, o, o, o, o, o, o, c}},
-	{OpTopUpConfirm, [8]scope{o, o, o, o, o, o, o, c}},
-	{OpTopUpRead, [8]scope{o, o, c, c, c, o, a, c}},
-	{OpAgreementWrite, [8]scope{o, o, c, c, o, o, o, o}},
-	{OpAgreementRead, [8]scope{o, c, c, c, o, o, a, c}},
-	{OpBackup, [8]scope{o, z, z, o, o, o, o, o}},
-	{OpCheck, [8]scope{o, z, z, o, o, o, a, o}},
+	// root-officer
+	//       |    ca-admin
+	//       |    |    ca-operator
+	//       |    |    |    city-operator
+	//       |    |    |    |    counter
+	//       |    |    |    |    |    key-officer
+	//       |    |    |    |    |    |    auditor
+	//       |    |    |    |    |    |    |    topup
+	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateIssue},
+	{[8]scope{not, own, own, own, own, own, all, own}, OpCertificateRead},
+	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateSuspend},
+	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateResume},
+	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateRevoke},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderIssue},
+	{[8]scope{not, own, own, own, own, own, all, own}, OpReaderRead},
+	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderSuspend},
+	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderResume},
+	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderRevoke},
+	{[8]scope{not, all, all, all, all, all, all, all}, OpCARead},
+	{[8]scope{not, own, own, own, not, not, not, not}, OpCRLPublish},
+	{[8]scope{not, all, all, all, not, not, all, not}, OpDirectoryRead},
+	{[8]scope{not, hub, hub, not, not, not, all, not}, OpAuditRead},
+	{[8]scope{not, hub, hub, not, not, not, all, not}, OpOfficerRead},
+	{[8]scope{not, hub, not, not, not, not, not, not}, OpOfficerAdd},
+	{[8]scope{not, hub, not, not, not, not, not, not}, OpOfficerRemove},
+	{[8]scope{not, own, own, own, not, own, not, not}, OpApprovalGive},
+	{[8]scope{not, own, own, own, not, not, all, not}, OpJobRead},
+	{[8]scope{not, own, own, own, not, not, not, not}, OpJobCancel},
+	{[8]scope{not, not, not, not, not, not, not, own}, OpTopUpVerify},
+	{[8]scope{not, not, not, not, not, not, not, own}, OpTopUpAuthorise},
+	{[8]scope{not, not, not, not, not, not, not, own}, OpTopUpConfirm},
+	{[8]scope{not, not, own, own, own, not, all, own}, OpTopUpRead},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpAgreementWrite},
+	{[8]scope{not, own, own, own, not, not, all, own}, OpAgreementRead},
+	{[8]scope{not, hub, hub, not, not, not, not, not}, OpBackup},
+	{[8]scope{not, hub, hub, not, not, not, all, not}, OpCheck},
 }
 
 // Operations lists every operation, in the order of the table.
@@ -166,9 +166,9 @@ func (d *Denied) Error() string {
 // Allowed returns nil when one of the caller's roles grants the operation in
 // that city ("" = it belongs to no city or to all), else a *Denied.
 func Allowed(caller Caller, op Operation, city string) error {
-	i := slices.IndexFunc(rights[:], func(r struct {
-		op    Operation
+	i := slices.IndexFunc(rights, func(r struct {
 		cells [8]scope
+		op    Operation
 	}) bool {
 		return r.op == op
 	})
@@ -184,11 +184,11 @@ func Allowed(caller Caller, op Operation, city string) error {
 
 func (s scope) grants(home, city string) bool {
 	switch s {
-	case c:
+	case own:
 		return home == "" || home == city
-	case z:
+	case hub:
 		return home == ""
-	case a:
+	case all:
 		return true
 	}
 	return false
