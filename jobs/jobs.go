@@ -25,10 +25,10 @@ var errNotBuilt = errors.New("not built yet")
 
 // Kinds of event that this package appends.
 const (
-	KindStarted   store.Kind = "job.started"
-	KindDone      store.Kind = "job.done"
-	KindFailed    store.Kind = "job.failed"
-	KindCancelled store.Kind = "job.cancelled"
+	KindStarted   = "job.started"
+	KindDone      = "job.done"
+	KindFailed    = "job.failed"
+	KindCancelled = "job.cancelled"
 )
 
 // States of a Job.
@@ -93,7 +93,7 @@ type Jobs struct {
 func New(cfg Config) *Jobs { return &Jobs{cfg: cfg} }
 
 // Start records a job; Run of any node takes it up.
-func (j *Jobs) Start(ctx context.Context, kind string, args any, actor, city string) (*Job, error) {
+func (j *Jobs) Start(tx *store.Tx, kind string, args any, actor, city string) (*Job, error) {
 	return nil, errNotBuilt
 }
 
@@ -117,7 +117,7 @@ func (j *Jobs) Wait(ctx context.Context, id string, after uint64, d time.Duratio
 }
 
 // Cancel asks a job to stop. A queued one stops at once.
-func (j *Jobs) Cancel(ctx context.Context, id, actor string) (*Job, error) { return nil, errNotBuilt }
+func (j *Jobs) Cancel(tx *store.Tx, id, actor string) (*Job, error) { return nil, errNotBuilt }
 
 // Run takes jobs up and runs them until ctx ends.
 func (j *Jobs) Run(ctx context.Context) error { return errNotBuilt }

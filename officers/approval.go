@@ -13,7 +13,8 @@ type Approval struct {
 	ID        string
 	Op        policy.Operation
 	City      string
-	Canonical []byte     // what is signed
+	Request   []byte     // what is asked for, as compact JSON
+	Canonical []byte     // what is signed: names the book, this approval, the requester, the end, and Request
 	Hash      store.Hash // of Canonical
 	Requester store.Hash // fingerprint
 	Name      string     // of the requester
@@ -41,21 +42,23 @@ const (
 	Expired = "expired"
 )
 
-// Request opens an approval for an operation, described by canonical bytes,
-// that needs the signatures of `needed` people other than the caller.
-func (o *Office) Request(ctx context.Context, c policy.Caller, op policy.Operation, canonical []byte, needed int) (*Approval, error) {
+// Request opens an approval for an operation in a city ("" = none or all),
+// described by canonical bytes (compact JSON), that needs the signatures of
+// `needed` people other than the caller.
+func (o *Office) Request(tx *store.Tx, c policy.Caller, op policy.Operation, city string, canonical []byte, needed int) (*Approval, error) {
 	return nil, errNotBuilt
 }
 
 // Approve adds the caller's signature: CMS SignedData of content type
-// oid.ContentApproval over the canonical bytes.
-func (o *Office) Approve(ctx context.Context, c policy.Caller, id string, cms []byte) (*Approval, error) {
+// oid.ContentApproval over Approval.Canonical. With the last signature needed
+// the approval is Granted.
+func (o *Office) Approve(tx *store.Tx, c policy.Caller, id string, cms []byte) (*Approval, error) {
 	return nil, errNotBuilt
 }
 
 // Consume uses a granted approval up, in the transaction that does what was
-// approved.
-func (o *Office) Consume(tx *store.Tx, id string, canonical store.Hash) error { return errNotBuilt }
+// approved: request is the hash of the bytes given to Request.
+func (o *Office) Consume(tx *store.Tx, id string, request store.Hash) error { return errNotBuilt }
 
 // Approval returns one approval.
 func (o *Office) Approval(ctx context.Context, id string) (*Approval, error) {

@@ -84,15 +84,19 @@ func (o *Office) People(ctx context.Context, after []byte, limit int) (people []
 
 // Add records a person. The approval named must be granted for
 // p.Canonical(policy.OpOfficerAdd); it is consumed in the same transaction.
-func (o *Office) Add(ctx context.Context, c policy.Caller, p Person, approval string) (*Person, error) {
+func (o *Office) Add(tx *store.Tx, c policy.Caller, p Person, approval string) (*Person, error) {
 	return nil, errNotBuilt
 }
 
 // Remove takes a person's rights away. The approval named must be granted for
 // p.Canonical(policy.OpOfficerRemove). The last CA admin stays.
-func (o *Office) Remove(ctx context.Context, c policy.Caller, fingerprint store.Hash, approval string) error {
+func (o *Office) Remove(tx *store.Tx, c policy.Caller, fingerprint store.Hash, approval string) error {
 	return errNotBuilt
 }
 
-// Canonical returns the bytes that an approver signs to let op happen to p.
+// Canonical returns the request bytes that name p as the one to be added
+// (policy.OpOfficerAdd) or removed (policy.OpOfficerRemove).
 func (p *Person) Canonical(op policy.Operation) []byte { return nil }
+
+// ParsePerson reads what Canonical wrote.
+func ParsePerson(canonical []byte) (*Person, policy.Operation, error) { return nil, "", errNotBuilt }

@@ -78,11 +78,11 @@ func New(cfg Config) *Register { return &Register{cfg: cfg} }
 
 // Pair asks for a reader's two certificates.
 type Pair struct {
-	Number string    `json:"number"`
-	City   string    `json:"city"`
-	Model  string    `json:"model,omitempty"`
-	CSR    []byte    `json:"csr"` // of the signing key; carries the encryption key (ca.EncryptionKeyOf)
-	Expiry time.Time `json:"expiry,omitzero"`
+	Number   string    `json:"number"`
+	City     string    `json:"city"`
+	Model    string    `json:"model,omitempty"`
+	CSR      []byte    `json:"csr"` // of the signing key; carries the encryption key (ca.EncryptionKeyOf)
+	NotAfter time.Time `json:"notAfter,omitzero"`
 }
 
 // IssuePair issues both certificates of a reader and makes it active, all in
@@ -92,18 +92,18 @@ func (r *Register) IssuePair(ctx context.Context, p Pair, actor, idempotencyKey 
 }
 
 // Suspend puts an active reader, and both its certificates, on hold.
-func (r *Register) Suspend(ctx context.Context, number, actor, note string) (*Reader, error) {
+func (r *Register) Suspend(tx *store.Tx, number, actor, note string) (*Reader, error) {
 	return nil, errNotBuilt
 }
 
 // Resume lifts a reader's hold.
-func (r *Register) Resume(ctx context.Context, number, actor, note string) (*Reader, error) {
+func (r *Register) Resume(tx *store.Tx, number, actor, note string) (*Reader, error) {
 	return nil, errNotBuilt
 }
 
 // Revoke ends a reader: both certificates are revoked with the reason given
 // (RFC 5280, Section 5.3.1).
-func (r *Register) Revoke(ctx context.Context, number string, reason int, invalidity time.Time, actor, note string) (*Reader, error) {
+func (r *Register) Revoke(tx *store.Tx, number string, reason int, invalidity time.Time, actor, note string) (*Reader, error) {
 	return nil, errNotBuilt
 }
 
@@ -129,12 +129,18 @@ func (r *Register) List(ctx context.Context, q Query) (list []*Reader, next []by
 // end of both certificates, and states that agree with the reader's.
 func (r *Register) Check(ctx context.Context) error { return errNotBuilt }
 
-// BatchArgs are the arguments of a batch job.
-type BatchArgs struct {
-	Pairs []Pair `json:"pairs"`
+// Result is what came of one pair of a batch.
+type Result struct {
+	Number  string
+	Sign    store.Serial
+	Encrypt store.Serial
+	Err     error
 }
 
-// Batch issues pairs from `from` on; done is called for each reader in order.
-func (r *Register) Batch(ctx context.Context, jobID string, args BatchArgs, from int, actor string, done func(i int, rd *Reader, err error) error) error {
+// Batch issues pairs[from:], a chunk at a time. save is called after each chunk
+// with its results, in order, and with the index to go on from; what happened
+// after the last save happens again, with the same outcome: id makes each
+// pair's idempotency key.
+func (r *Register) Batch(ctx context.Context, id string, pairs []Pair, from int, actor string, save func(next int, results []Result) error) error {
 	return errNotBuilt
 }
