@@ -1,0 +1,8 @@
+package cms
+
+var (
+	DeriveKey  = deriveKey
+	SharedInfo = sharedInfo
+	WrapKey    = wrapKey
+	UnwrapKey  = unwrapKey
+)
