@@ -1,22 +1,19 @@
 // Package crl writes and reads certificate revocation lists as streams (RFC 5280,
 // Section 5).
 //
-// A list of a million entries is written and read in constant memory. The package
-// holds no key and decides nothing: it encodes what it is given and hands a digest
-// to a function that signs. It refuses indirect lists and critical extensions that
-// it does not know.
+// A list of a million entries is written and read in constant memory: the writer
+// spools the encoded entries (in memory while they are few, in an unlinked
+// temporary file beyond that) until their length and the signature are known, the
+// reader hands out one entry after the other.
+//
+// The package holds no key and decides nothing: it encodes what it is given and
+// has a function sign a digest. It refuses to write what RFC 5280 forbids (no
+// number, no nextUpdate, an unknown reason, a serial number of more than 20
+// octets), and to read indirect lists, lists for some reasons only and critical
+// extensions that it does not know.
 package crl
 
-import (
-	"errors"
-	"hash"
-	"io"
-	"iter"
-	"math/big"
-	"time"
-)
-
-var errNotBuilt = errors.New("crl: not built yet")
+import "time"
 
 // Entry is one revoked certificate.
 type Entry struct {
@@ -26,18 +23,25 @@ type Entry struct {
 	InvalidityDate time.Time // zero = left out
 }
 
+// Reasons (RFC 5280, Section 5.3.1) that the package itself must know.
+const (
+	reasonUnused        = 7
+	reasonRemoveFromCRL = 8
+	reasonLast          = 10
+)
+
 // Template is what a list says beside its entries.
 type Template struct {
-	Algorithm      []byte // DER of the signature's AlgorithmIdentifier; issuance fills it in
-	Issuer         []byte // DER of the CA's subject, byte for byte; issuance fills it in
-	AuthorityKeyID []byte // the CA's subject key identifier; issuance fills it in
+	Algorithm      []byte // DER of the signature's AlgorithmIdentifier
+	Issuer         []byte // DER of the CA's subject, byte for byte
+	AuthorityKeyID []byte // the CA's subject key identifier
 	ThisUpdate     time.Time
 	NextUpdate     time.Time
 	Number         uint64
 	Delta          bool // the list is a delta to the full list Base
 	Base           uint64
-	Point          *Point   // issuing distribution point, nil = left out
-	Freshest       []string // URIs of the delta list, for a full list
+	Point          *Point   // issuing distribution point; nil = left out
+	Freshest       []string // where the delta list is, for a full list
 }
 
 // Point is the issuingDistributionPoint (RFC 5280, Section 5.2.5).
@@ -47,34 +51,13 @@ type Point struct {
 	OnlyCAs   bool
 }
 
-// Encode writes a whole list to w and returns the number of entries. digest is
-// the fresh hash of the signature algorithm; sign is called once, with its sum,
-// after the last entry was read. entries is iterated once, and Encode copies what
-// it needs of an Entry before it asks for the next. Nothing is written to w before
-// the signature was made.
-func Encode(w io.Writer, t *Template, entries iter.Seq2[Entry, error], digest hash.Hash, sign func(digest []byte) ([]byte, error)) (int, error) {
-	return 0, errNotBuilt
+// maxSerial is the longest serial number (RFC 5280, Section 4.1.2.2).
+const maxSerial = 20
+
+// minimalInteger holds the contents of an INTEGER to X.690, Section 8.3.2.
+func minimalInteger(b []byte) bool {
+	if len(b) < 2 {
+		return len(b) == 1
+	}
+	return !(b[0] == 0 && b[1] < 0x80) && !(b[0] == 0xff && b[1] >= 0x80)
 }
-
-// List is what Parse read beside the entries.
-type List struct {
-	Algorithm      []byte
-	Issuer         []byte
-	AuthorityKeyID []byte
-	ThisUpdate     time.Time
-	NextUpdate     time.Time
-	Number         *big.Int
-	Base           *big.Int // nil for a full list
-	Point          *Point
-	Freshest       []string
-	Entries        int
-}
-
-// Parse reads a list and calls each for every entry, whose Serial is valid only
-// during the call; nil is allowed. Nothing of it may be believed before
-// CheckSignature returned nil. The caller bounds r.
-func Parse(r io.Reader, each func(Entry) error) (*List, error) { return nil, errNotBuilt }
-
-// CheckSignature checks that the CA whose certificate is given signed the list
-// and may sign lists.
-func (l *List) CheckSignature(issuer []byte) error { return errNotBuilt }
