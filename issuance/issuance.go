@@ -16,20 +16,21 @@
 package issuance
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
-	"iter"
+	"net/url"
+	"regexp"
+	"sync/atomic"
 	"time"
 
-	"hufu/internal/crl"
-	"hufu/internal/ocsp"
 	"hufu/policy"
 	"hufu/store"
 )
-
-var errNotBuilt = errors.New("not built")
 
 // ErrSpent says that a token was used before, with or without success.
 var ErrSpent = errors.New("the token was used before: prepare the certificate anew")
@@ -42,26 +43,91 @@ type Config struct {
 	CA      store.CA
 	Key     crypto.Signer // the key of the CA's certificate
 	Domain  string        // names of readers and devices lie below it
-	BaseURL string        // plain http address where OCSP, CRLs and issuers are served; "" = only for a CA that has none
+	BaseURL string        // plain http address below which OCSP, CRLs and issuers are served
 	Now     func() time.Time
 	Blocked *policy.KeyList // keys never to certify; nil = none known
 }
 
 // An Issuer is one generation of one CA with its key. It is safe for
 // concurrent use as far as its key is.
-type Issuer struct{}
+type Issuer struct {
+	signer
+	ca      store.CA
+	facts   policy.Issuer
+	stem    stem
+	baseURL string
+	now     func() time.Time
+	blocked *policy.KeyList
+}
 
-// NewIssuer checks that the key is the one of the CA's certificate.
-func NewIssuer(cfg Config) (*Issuer, error) { return nil, errNotBuilt }
+// caID is what a CA's ID may look like: it stands in addresses and in names.
+var caID = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,31}$`)
+
+// NewIssuer checks that the configuration fits the CA's certificate.
+func NewIssuer(cfg Config) (*Issuer, error) {
+	wrap := func(err error) error { return fmt.Errorf("setting up the issuer of CA %q: %w", cfg.CA.ID, err) }
+	if !caID.MatchString(cfg.CA.ID) {
+		return nil, wrap(errors.New("an ID has 1 to 32 lower-case letters, digits, dots and hyphens"))
+	}
+	certificate, err := x509.ParseCertificate(cfg.CA.Certificate)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	s, err := newSigner(cfg.Key, certificate.PublicKey)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	subject, err := policy.Parse(cfg.CA.Certificate, nil, nil)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	i := &Issuer{signer: *s, ca: cfg.CA, baseURL: cfg.BaseURL, now: cfg.Now, blocked: cfg.Blocked}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	i.facts = policy.Issuer{
+		Context: policy.Context{ID: cfg.CA.ID, Kind: cfg.CA.Kind, City: cfg.CA.City, Domain: cfg.Domain},
+		Name:    subject.RawSubject, KeyID: subject.SubjectKeyID, Algorithm: s.algorithm.id,
+		NotBefore: subject.NotBefore.Time, NotAfter: subject.NotAfter.Time,
+	}
+	if len(subject.PermittedDNS) == 1 {
+		i.facts.PermittedDNS = subject.PermittedDNS[0]
+	}
+	i.stem = newStem(subject.Attributes)
+	if err := i.check(subject); err != nil {
+		return nil, wrap(err)
+	}
+	return i, nil
+}
+
+// check holds the record and the configuration against the CA's certificate.
+func (i *Issuer) check(subject *policy.Subject) error {
+	if !subject.CA {
+		return errors.New("the certificate is not a CA's")
+	}
+	if i.ca.SPKI != (store.Hash{}) && i.ca.SPKI != store.Sum(subject.SPKI) {
+		return errors.New("the record names another key than the certificate")
+	}
+	if err := policy.ValidDomain(i.facts.Domain); err != nil {
+		return err
+	}
+	if u, err := url.Parse(i.baseURL); err != nil || u.Scheme != "http" || u.Host == "" {
+		return fmt.Errorf("base URL %q is not a plain http address", i.baseURL)
+	}
+	if want := policy.CityDomain(i.ca.City, i.facts.Domain); i.ca.Kind == policy.KindCity && i.facts.PermittedDNS != want {
+		return fmt.Errorf("the certificate is fenced to %q, the configuration says %q: is the domain right?", i.facts.PermittedDNS, want)
+	}
+	return nil
+}
 
 // CA is the record that the issuer was made with.
-func (i *Issuer) CA() store.CA { return store.CA{} }
+func (i *Issuer) CA() store.CA { return i.ca }
 
 // Certificate is the DER of the CA's certificate.
-func (i *Issuer) Certificate() []byte { return nil }
+func (i *Issuer) Certificate() []byte { return i.ca.Certificate }
 
 // Domain is the domain that the issuer's names lie below.
-func (i *Issuer) Domain() string { return "" }
+func (i *Issuer) Domain() string { return i.facts.Domain }
 
 // A Request is our record of what is to be certified.
 type Request struct {
@@ -74,103 +140,134 @@ type Request struct {
 	Shard     uint16    // which of the CA's CRLs the certificate would stand on
 }
 
-// Prepare builds and judges a certificate.
-func (i *Issuer) Prepare(r Request) (*Token, error) { return nil, errNotBuilt }
-
-// Issue signs what was prepared and returns the certificate.
-func (i *Issuer) Issue(ctx context.Context, t *Token) ([]byte, error) { return nil, errNotBuilt }
-
-// A CARequest is our record of a working CA that the root is to certify.
-type CARequest struct {
-	ID         string // "330100", "330100.2": its subject and its addresses are made from it
-	Kind       string // policy.KindDevice and so on
-	City       string // for a city CA
-	CSR        []byte // PKCS#10, for the proof of possession; nothing else of it is used
-	CommonName string // "" = made from the organisation and the ID
-	Serial     store.Serial
-	NotBefore  time.Time
-	NotAfter   time.Time
+// Prepare builds and judges a certificate. What the policy refuses is a
+// *policy.Violation.
+func (i *Issuer) Prepare(r Request) (*Token, error) {
+	profile, err := policy.Find(r.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if profile.CA {
+		return nil, &policy.Violation{Rule: "ca-profile", Citation: "RFC 5280, Section 4.2.1.9",
+			Detail: fmt.Sprintf("profile %s makes CAs: only a root ceremony issues it", r.Profile)}
+	}
+	if err := policy.CheckKey(r.SPKI, profile, i.blocked); err != nil {
+		return nil, err
+	}
+	attributes, dns, err := profile.Form.Names(r.Name, i.facts.Context)
+	if err != nil {
+		return nil, err
+	}
+	t := tbs{
+		profile: profile, serial: r.Serial, spki: r.SPKI, dns: dns, shard: r.Shard,
+		subject: i.stem.with(attributes),
+	}
+	t.notBefore, t.notAfter = i.validity(profile, r.NotBefore, r.NotAfter)
+	token, err := i.finish(&t)
+	if err != nil {
+		return nil, err
+	}
+	token.record.Reader, token.record.City = r.Name.Reader, r.Name.City
+	if i.ca.City != "" {
+		token.record.City = i.ca.City
+	}
+	return token, nil
 }
 
-// PrepareCA builds and judges the certificate of a working CA. Only a root can.
-func (i *Issuer) PrepareCA(r CARequest) (*Token, error) { return nil, errNotBuilt }
-
-// A RootRequest is our record of a root.
-type RootRequest struct {
-	Country      string // two letters
-	Organisation string
-	CommonName   string
-	Serial       store.Serial
-	NotBefore    time.Time
-	NotAfter     time.Time // zero = by the profile
-	Domain       string
+// validity fills in what the request leaves open. An end that the request names
+// itself is not cut: the policy refuses it where it is too late.
+func (i *Issuer) validity(p *policy.Profile, from, to time.Time) (notBefore, notAfter time.Time) {
+	begin := from
+	if from.IsZero() {
+		begin = i.now()
+		from = begin.Add(-p.Backdate)
+		if from.Before(i.facts.NotBefore) {
+			from = i.facts.NotBefore
+		}
+	}
+	if to.IsZero() {
+		to = begin.Add(p.Validity)
+		if end := i.facts.NotAfter; !end.IsZero() && to.After(end) {
+			to = end
+		}
+	}
+	return from.UTC().Truncate(time.Second), to.UTC().Truncate(time.Second)
 }
 
-// PrepareRoot builds and judges a self-signed certificate of key.
-func PrepareRoot(key crypto.Signer, r RootRequest) (*Token, error) { return nil, errNotBuilt }
+// finish encodes t, completes it with the placeholder, and judges the bytes that
+// will exist. Only here tokens are made.
+func (i *Issuer) finish(t *tbs) (*Token, error) {
+	raw, err := i.encode(t)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a certificate: %w", err)
+	}
+	der := assemble(raw, i.algorithm.id, i.algorithm.placeholder)
+	subject, err := policy.Parse(der, t.profile, &i.facts)
+	if err != nil {
+		return nil, err
+	}
+	subject.Kind, subject.City = t.kind, t.city
+	if err := policy.Judge(policy.Rules, subject); err != nil {
+		return nil, err
+	}
+	// A second reader, written by others, has to agree that this is a certificate.
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading a certificate back: %w", err)
+	}
+	return &Token{issuer: i, tbs: raw, hash: store.Sum(raw), record: store.Certificate{
+		CA: i.ca.ID, Serial: t.serial, Profile: t.profile.Name, Subject: certificate.Subject.String(),
+		Names: t.dns, SPKI: store.Sum(t.spki), NotBefore: t.notBefore, NotAfter: t.notAfter, Shard: t.shard,
+	}}, nil
+}
 
-// SelfSign signs what PrepareRoot prepared and returns the certificate.
-func SelfSign(ctx context.Context, t *Token) ([]byte, error) { return nil, errNotBuilt }
+// Issue signs what was prepared and returns the certificate. Whatever comes of
+// it, the token is spent: a signature that got lost may still exist.
+func (i *Issuer) Issue(ctx context.Context, t *Token) ([]byte, error) {
+	if t.issuer != i {
+		return nil, ErrWrongIssuer
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !t.spent.CompareAndSwap(false, true) {
+		return nil, ErrSpent
+	}
+	signature, err := i.sign(i.algorithm.digest(t.tbs))
+	if err != nil {
+		return nil, fmt.Errorf("signing certificate %s by CA %q: %w", t.record.Serial, i.ca.ID, err)
+	}
+	return assemble(t.tbs, i.algorithm.id, signature), nil
+}
 
 // A Token is a certificate that was judged and may be signed once.
-type Token struct{}
+type Token struct {
+	issuer *Issuer
+	tbs    []byte
+	hash   store.Hash
+	record store.Certificate
+	self   bool // of a root: its own key signs
+	spent  atomic.Bool
+}
 
 // TBSHash is the SHA-256 of the bytes to be signed.
-func (t *Token) TBSHash() store.Hash { return store.Hash{} }
+func (t *Token) TBSHash() store.Hash { return t.hash }
 
 // Serial is the certificate's serial number.
-func (t *Token) Serial() store.Serial { return store.Serial{} }
+func (t *Token) Serial() store.Serial { return t.record.Serial }
 
 // Record is the certificate's record as far as it is known: without DER,
 // Requester, Line and Seq.
-func (t *Token) Record() store.Certificate { return store.Certificate{} }
+func (t *Token) Record() store.Certificate { return t.record }
 
 // NewSerial makes a serial number: octet 01 and 16 octets read from rand.
-func NewSerial(rand io.Reader) (store.Serial, error) { return store.Serial{}, errNotBuilt }
-
-// A CSR is a certification request whose proof of possession was checked.
-type CSR struct {
-	SPKI       []byte // DER of the SubjectPublicKeyInfo
-	Extensions map[string][]byte
-}
-
-// ParseCSR reads a PKCS#10 request: size first, then the key's own size, then
-// the signature.
-func ParseCSR(der []byte) (*CSR, error) { return nil, errNotBuilt }
-
-// SignCRL writes a list that the CA signs. The template's Algorithm, Issuer and
-// AuthorityKeyID are filled in.
-func (i *Issuer) SignCRL(ctx context.Context, t crl.Template, entries iter.Seq2[crl.Entry, error], w io.Writer) error {
-	return errNotBuilt
-}
-
-// SignOCSP signs a response with the CA's own key.
-func (i *Issuer) SignOCSP(ctx context.Context, d ocsp.ResponseData) ([]byte, error) {
-	return nil, errNotBuilt
-}
-
-// A Responder signs OCSP responses with a key that the CA certified for it by
-// profile "ocsp".
-type Responder struct{}
-
-// ResponderConfig is what a Responder needs.
-type ResponderConfig struct {
-	Issuer      []byte // DER of the CA's certificate
-	Certificate []byte // DER of the responder's own
-	Key         crypto.Signer
-}
-
-// NewResponder checks that the certificate is one of that CA, for that purpose
-// and that key.
-func NewResponder(cfg ResponderConfig) (*Responder, error) { return nil, errNotBuilt }
-
-// Certificate is the DER of the responder's certificate.
-func (r *Responder) Certificate() []byte { return nil }
-
-// NotAfter is when the responder's certificate ends.
-func (r *Responder) NotAfter() time.Time { return time.Time{} }
-
-// SignOCSP signs a response; the responder's certificate travels with it.
-func (r *Responder) SignOCSP(ctx context.Context, d ocsp.ResponseData) ([]byte, error) {
-	return nil, errNotBuilt
+func NewSerial(rand io.Reader) (store.Serial, error) {
+	s := store.Serial{1}
+	if _, err := io.ReadFull(rand, s[1:]); err != nil {
+		return store.Serial{}, fmt.Errorf("drawing a serial number: %w", err)
+	}
+	if bytes.Equal(s[1:], make([]byte, len(s)-1)) {
+		return store.Serial{}, errors.New("drawing a serial number: the source of chance gives zeros")
+	}
+	return s, nil
 }

@@ -41,14 +41,14 @@ func CheckKey(spki []byte, p *Profile, lists ...*KeyList) error {
 	return checkPoint(k)
 }
 
-// CheckKeySize judges size, form, curve and exponent alone, before anything is
-// computed with the key, and returns its kind.
-func CheckKeySize(spki []byte) (KeyKind, error) {
+// KeyOf judges size, form, curve and exponent alone, before anything is computed
+// with the key, and returns its kind and the octets of subjectPublicKey.
+func KeyOf(spki []byte) (kind KeyKind, subjectPublicKey []byte, err error) {
 	k, err := parseKey(spki)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return k.kind, nil
+	return k.kind, k.bits, nil
 }
 
 // publicKey is a SubjectPublicKeyInfo taken apart.
