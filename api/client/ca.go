@@ -40,13 +40,19 @@ type CRL struct {
 // Directory is how far a directory has followed the journal.
 type Directory struct {
 	Name       string    `json:"name" doc:"name in the node's configuration"`
+	URL        string    `json:"url" doc:"where it is"`
 	State      string    `json:"state" doc:"how it is, in words"`
 	Epoch      uint64    `json:"epoch" doc:"epoch of its watermark"`
-	Seq        uint64    `json:"seq" doc:"sequence number of its watermark"`
-	Time       time.Time `json:"time,omitzero" doc:"time of its watermark"`
+	Watermark  uint64    `json:"watermark" doc:"every change up to this journal event is in the directory, by its own statement"`
+	Time       time.Time `json:"time,omitzero" doc:"time of that statement"`
+	Entries    int64     `json:"entries" doc:"entries that the statement covers"`
+	Applied    uint64    `json:"applied" doc:"the same as the worker knows it right now"`
+	Head       uint64    `json:"head" doc:"the newest journal event"`
 	LagChanges uint64    `json:"lagChanges" doc:"journal events that it does not show yet"`
 	LagSeconds float64   `json:"lagSeconds" doc:"age of the oldest of them"`
+	Repairs    int64     `json:"repairs" doc:"entries that were not as they should have been and were put right"`
 	LastError  string    `json:"lastError,omitempty" doc:"what went wrong last"`
+	ErrorTime  time.Time `json:"errorTime,omitzero" doc:"when it did"`
 }
 
 // CAs lists the CAs of the book.

@@ -28,6 +28,7 @@ type IssueRequest struct {
 	Line     string    `json:"line,omitempty" doc:"the certificate line to renew; absent begins a new one"`
 	NotAfter time.Time `json:"notAfter,omitzero" doc:"an earlier end than the profile's"`
 	Hold     bool      `json:"hold,omitempty" doc:"issue on hold, to be resumed later"`
+	Approval string    `json:"approval,omitempty" doc:"ID of the approval that was granted for exactly this request, where the profile needs one"`
 }
 
 // Certificate is a certificate and its present status.
@@ -78,9 +79,18 @@ type CertificateQuery struct {
 	Limit                                                uint64
 }
 
-// Issue asks for a certificate.
+// Issue asks for a certificate. A profile that needs approvals is asked for with
+// RequestIssue first.
 func (c *Client) Issue(ctx context.Context, r IssueRequest) (*Certificate, error) {
 	return call[Certificate](ctx, c, http.MethodPost, "/v1/certificates", nil, r)
+}
+
+// RequestIssue asks for the approval of a certificate whose profile needs one.
+// Once it is granted, Issue with its ID and the same request makes the
+// certificate.
+func (c *Client) RequestIssue(ctx context.Context, r IssueRequest) (*Approval, error) {
+	r.Approval = ""
+	return call[Approval](ctx, c, http.MethodPost, "/v1/certificates", nil, r)
 }
 
 // Certificate returns one certificate by serial number.

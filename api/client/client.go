@@ -35,6 +35,7 @@ const (
 	MediaCMS     = "application/pkcs7-mime"   // RFC 8551, Section 3.2
 	MediaNote    = "text/plain; charset=utf-8"
 	MediaBackup  = "application/octet-stream"
+	MediaMetrics = "text/plain; version=0.0.4; charset=utf-8"
 )
 
 // Headers of the API.

@@ -18,18 +18,14 @@ type Event struct {
 	Serial string    `json:"serial,omitempty" doc:"serial number of the certificate concerned"`
 	Actor  string    `json:"actor,omitempty" doc:"who did it"`
 	Detail string    `json:"detail,omitempty" doc:"more, short"`
-	Leaf   string    `json:"leaf" doc:"RFC 6962 leaf hash of the event, hexadecimal"`
 }
 
-// Proof is a Merkle proof over the journal (RFC 6962, Section 2.1).
+// Proof is a Merkle proof over the journal (RFC 6962, Section 2.1). The root
+// that it leads to is a checkpoint's, never the answer's.
 type Proof struct {
-	Kind   string   `json:"kind" doc:"inclusion or consistency"`
-	Seq    uint64   `json:"seq,omitempty" doc:"the event that is included"`
-	From   int64    `json:"from,omitempty" doc:"the smaller size that is a prefix"`
-	Size   int64    `json:"size" doc:"the tree's size"`
-	Root   string   `json:"root" doc:"the tree's root hash at that size, hexadecimal"`
-	Leaf   string   `json:"leaf,omitempty" doc:"leaf hash of the included event, hexadecimal"`
-	Hashes []string `json:"hashes" doc:"the proof, hexadecimal hashes from the leaf upward"`
+	From   uint64   `json:"from" doc:"the event that is included, or the size of the older tree"`
+	Size   int64    `json:"size" doc:"the size of the tree that it leads to"`
+	Hashes []string `json:"hashes" doc:"node hashes, hexadecimal"`
 }
 
 // Journal walks the journal from after on, to its present end.

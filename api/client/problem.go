@@ -18,6 +18,7 @@ type Problem struct {
 	Instance string `json:"instance,omitempty" doc:"names the request in the node's log"`
 	Rule     string `json:"rule,omitempty" doc:"the rule of policy that was broken"`
 	Citation string `json:"citation,omitempty" doc:"the clause that the rule comes from"`
+	Half     string `json:"half,omitempty" doc:"which half of the tally did not fit: presented or kept"`
 }
 
 // Error says what went wrong; the remedy is left to the program that shows it.

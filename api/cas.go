@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+
+	"hufu/api/client"
+	"hufu/store"
+)
+
+var ofCA = city{words: "that of the CA", find: func(s *Server, c *call) (city string, err error) {
+	err = s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+		r, err := c.authority(tx)
+		if err == nil {
+			city = r.City
+		}
+		return err
+	})
+	return city, err
+}}
+
+// authority finds the CA that the path names.
+func (c *call) authority(tx *store.Tx) (*store.CA, error) {
+	r, err := store.CAs.Get(tx, store.Key(c.PathValue("id")))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, problemf(kindNotFound, "there is no CA %q", c.PathValue("id"))
+	}
+	return r, err
+}
+
+func wireCA(r *store.CA) (*client.CA, error) {
+	cert, err := x509.ParseCertificate(r.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	return &client.CA{
+		ID: r.ID, Line: r.Line, Generation: r.Generation, Kind: r.Kind, City: r.City, Suite: r.Suite, State: r.State,
+		Subject: cert.Subject.String(), SPKI: r.SPKI.String(), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Certificate: r.Certificate, Chain: r.Chain, Seq: r.Seq,
+	}, nil
+}
+
+func wireCRL(r *store.CRL) *client.CRL {
+	return &client.CRL{
+		CA: r.CA, Number: r.Number, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate,
+		Entries: r.Entries, Size: r.Size, Sum: r.Sum.String(), Seq: r.Seq,
+	}
+}
+
+func (s *Server) cas(c *call) (*answer, error) {
+	limit, after, err := c.page()
+	if err != nil {
+		return nil, err
+	}
+	page := client.Page[client.CA]{Items: []client.CA{}}
+	err = s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+		rows, next, err := store.CAs.Page(tx, store.Query{After: after, Limit: limit})
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			w, err := wireCA(r)
+			if err != nil {
+				return err
+			}
+			page.Items = append(page.Items, *w)
+		}
+		page.Next = c.next(next)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply(http.StatusOK, page)
+}
+
+func (s *Server) ca(c *call) (a *answer, err error) {
+	err = s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+		r, err := c.authority(tx)
+		if err != nil {
+			return err
+		}
+		w, err := wireCA(r)
+		if err != nil {
+			return err
+		}
+		newest, err := store.CRLs.Last(tx, "", store.Key(r.ID, false))
+		switch {
+		case err == nil:
+			w.CRL = wireCRL(newest)
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		a, err = reply(http.StatusOK, w)
+		return err
+	})
+	return a, err
+}
+
+func (s *Server) publishCRL(c *call) (*answer, error) {
+	return s.once(c, func(ctx context.Context) (*answer, error) {
+		r, err := s.cfg.Authority.PublishCRL(ctx, c.PathValue("id"))
+		if err != nil {
+			return nil, err
+		}
+		return reply(http.StatusCreated, wireCRL(r))
+	})
+}
+
+func (s *Server) directories(c *call) (*answer, error) {
+	page := client.Page[client.Directory]{Items: []client.Directory{}}
+	if s.cfg.Publisher != nil {
+		for _, d := range s.cfg.Publisher.Status(c.Context()) {
+			page.Items = append(page.Items, client.Directory{
+				Name: d.Name, URL: d.URL, State: d.State, Epoch: d.Epoch, Watermark: d.Watermark, Time: d.Time, Entries: d.Entries,
+				Applied: d.Applied, Head: d.Head, LagChanges: d.LagChanges, LagSeconds: d.LagSeconds, Repairs: d.Repairs,
+				LastError: d.LastError, ErrorTime: d.ErrorTime,
+			})
+		}
+	}
+	return reply(http.StatusOK, page)
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"hufu/api/client"
+	"hufu/jobs"
+	"hufu/readers"
+	"hufu/store"
+)
+
+// Kinds of jobs that the routes start.
+const (
+	JobBatch = "reader.batch"
+	JobCheck = "book.check"
+)
+
+// Work is the functions of the jobs that the routes start, for jobs.Config.
+func Work(book *store.Book, register *readers.Register) map[string]jobs.Func {
+	return map[string]jobs.Func{JobBatch: batchJob(register), JobCheck: checkJob(book, register)}
+}
+
+var ofJob = city{words: "that of the job", find: func(s *Server, c *call) (string, error) {
+	j, err := s.cfg.Jobs.Job(c.Context(), c.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	return j.City, nil
+}}
+
+func wireJob(j *jobs.Job) *client.Job {
+	return &client.Job{
+		ID: j.ID, Kind: j.Kind, Actor: j.Actor, City: j.City, State: j.State, Done: j.Done, Total: j.Total,
+		Failures: j.Failures, Items: j.Items, Error: j.Error, Created: j.Created, Updated: j.Updated, Version: j.Version,
+	}
+}
+
+// startJob records a job and answers 202 with where to look at it.
+func (s *Server) startJob(c *call, kind string, args any) (*answer, error) {
+	return s.change(c, func(tx *store.Tx) (*answer, error) {
+		j, err := s.cfg.Jobs.Start(tx, kind, args, c.caller.Name, c.city)
+		if err != nil {
+			return nil, err
+		}
+		a, err := reply(http.StatusAccepted, wireJob(j))
+		if err == nil {
+			a.location = "/v1/jobs/" + j.ID
+		}
+		return a, err
+	})
+}
+
+func (s *Server) jobs(c *call) (*answer, error) {
+	limit, after, err := c.page()
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := s.cfg.Jobs.List(c.Context(), c.city, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := client.Page[client.Job]{Items: []client.Job{}, Next: c.next(next)}
+	for _, j := range list {
+		page.Items = append(page.Items, *wireJob(j))
+	}
+	return reply(http.StatusOK, page)
+}
+
+func (s *Server) job(c *call) (*answer, error) {
+	after, err := c.number("after", 0)
+	if err != nil {
+		return nil, err
+	}
+	wait, err := c.wait()
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.cfg.Jobs.Wait(c.Context(), c.PathValue("id"), after, wait)
+	if err != nil {
+		return nil, err
+	}
+	return reply(http.StatusOK, wireJob(j))
+}
+
+func (s *Server) jobItems(c *call) (*answer, error) {
+	after, err := c.number("after", 0)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := c.limit()
+	if err != nil {
+		return nil, err
+	}
+	items, err := s.cfg.Jobs.Items(c.Context(), c.PathValue("id"), after, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := client.Page[client.JobItem]{Items: []client.JobItem{}}
+	for _, i := range items {
+		page.Items = append(page.Items, client.JobItem{N: i.N, Name: i.Name, OK: i.OK, Error: i.Error, Result: i.Result})
+	}
+	if len(items) == limit {
+		page.Next = strconv.FormatUint(items[limit-1].N, 10)
+	}
+	return reply(http.StatusOK, page)
+}
+
+func (s *Server) cancelJob(c *call) (*answer, error) {
+	return s.change(c, func(tx *store.Tx) (*answer, error) {
+		j, err := s.cfg.Jobs.Cancel(tx, c.PathValue("id"), c.caller.Name)
+		if err != nil {
+			return nil, err
+		}
+		return reply(http.StatusOK, wireJob(j))
+	})
+}
+
+func (s *Server) check(c *call) (*answer, error) { return s.startJob(c, JobCheck, nil) }
+
+// checkJob checks the whole book, and then what only its owners understand.
+func checkJob(book *store.Book, register *readers.Register) jobs.Func {
+	return func(ctx context.Context, r *jobs.Run) error {
+		var told int64
+		var lost error
+		err := book.Check(ctx, func(done, total int64) {
+			// Each record of progress is a write: a hundred of them tell enough.
+			if step := max(total/100, 1); done-told >= step && lost == nil {
+				told = done
+				lost = r.Progress(ctx, done, total)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if lost != nil {
+			return lost
+		}
+		return register.Check(ctx)
+	}
+}

@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"hufu/api/client"
+	"hufu/ca"
+	"hufu/policy"
+	"hufu/store"
+	"hufu/verify"
+)
+
+// kind is a sort of problem. Its name is stable: programs tell problems apart by
+// it, and /problems/NAME serves its text.
+type kind struct {
+	Name   string
+	Status int
+	Title  string
+	Remedy string // where the problem itself brings none
+}
+
+var (
+	kindMalformed     = &kind{"malformed", 400, "The request is malformed", "Correct the request; /openapi.json tells what this route takes."}
+	kindNoKey         = &kind{"idempotency-key-missing", 400, "The idempotency key is missing", "Send a header Idempotency-Key with a value that is new for each new act, and the same when you ask again for a lost answer."}
+	kindRequest       = &kind{"bad-request", 400, "The certificate request is not acceptable", "Make a new request with the tool that made the key."}
+	kindNoCertificate = &kind{"certificate-required", 401, "A client certificate is required", "Connect with TLS and a certificate that this hierarchy issued."}
+	kindCaller        = &kind{"caller-refused", 403, "The caller is not accepted", "Ask a CA admin to register your certificate, or to give you a new one."}
+	kindForbidden     = &kind{"forbidden", 403, "The caller may not do this", "Ask somebody whose role allows it in that city."}
+	kindViolation     = &kind{"violation", 403, "A rule of policy is broken", "Ask for what the rule allows; the citation tells where it comes from."}
+	kindApproval      = &kind{"approval", 403, "The approval does not hold", "Have another person sign exactly the bytes of the request, before it expires."}
+	kindNotFound      = &kind{"not-found", 404, "There is no such thing", "Check the name; a list route shows what there is."}
+	kindNoRoute       = &kind{"no-route", 404, "There is no such route", "/openapi.json lists the routes."}
+	kindMethod        = &kind{"method-not-allowed", 405, "The route does not take this method", "The header Allow lists the methods that it takes."}
+	kindState         = &kind{"wrong-state", 409, "The present state does not allow this", "Look at the present state first."}
+	kindExists        = &kind{"exists", 409, "It exists already", "Use what exists, or choose another name."}
+	kindKeyTaken      = &kind{"key-taken", 409, "The public key belongs to another certificate line", "Make a new key pair, or renew the line that holds the key."}
+	kindCA            = &kind{"ca-unavailable", 409, "The CA cannot do this here", "Ask the node that holds the CA's key, or another CA."}
+	kindTooLarge      = &kind{"too-large", 413, "The body is too large", "Send less at once."}
+	kindMediaType     = &kind{"media-type", 415, "The content type is not taken here", "Send the body with the content type that the detail names."}
+	kindKeyReused     = &kind{"idempotency-key-reused", 422, "The idempotency key was used for another request", "Use a new key for a new request."}
+	kindRate          = &kind{"too-many-requests", 429, "Too many requests", "Wait, then ask again with a certificate that is accepted."}
+	kindInternal      = &kind{"internal", 500, "Internal error", "Ask again; if it stays so, give the operator the instance, which names the request in the node's log."}
+	kindUnavailable   = &kind{"unavailable", 503, "The node cannot do this now", "Ask again in a moment."}
+
+	kindProfile = &kind{"unknown-profile", 400, "There is no such profile", "Ask for one of the profiles that the detail lists."}
+	kindPair    = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
+
+	kindMisfit         = &kind{"misfit", 403, "The tally does not fit", "The message must be signed by a certificate that is good for it; the detail tells what does not fit."}
+	kindMessage        = &kind{"message-malformed", 400, "The message is malformed", "Send the CMS SignedData in DER that the reader made."}
+	kindRevoked        = &kind{"certificate-revoked", 403, "The certificate is revoked", "The holder needs a new certificate."}
+	kindHeld           = &kind{"certificate-on-hold", 403, "The certificate is on hold", "Resume it, once its holder has it back."}
+	kindStale          = &kind{"status-stale", 503, "The status of a certificate could not be told", "Ask again when the source of the status answers."}
+	kindMessageExpired = &kind{"message-expired", 403, "The message is past its time", "Let the reader sign a new one."}
+)
+
+// kinds lists every sort of problem, for the pages and the document.
+var kinds = []*kind{
+	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
+	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair,
+	kindCA, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
+}
+
+// problemf makes a problem of a kind.
+func problemf(k *kind, format string, args ...any) *client.Problem {
+	return &client.Problem{Type: "/problems/" + k.Name, Title: k.Title, Status: k.Status, Detail: fmt.Sprintf(format, args...), Remedy: k.Remedy}
+}
+
+// problem is the one place that turns an error into what the caller is told.
+// What it does not know is an internal error, whose text is for the log.
+func (s *Server) problem(err error) *client.Problem {
+	var (
+		problem   *client.Problem
+		denied    *policy.Denied
+		violation *policy.Violation
+		request   *ca.RequestError
+		taken     *ca.KeyTakenError
+		reused    *ca.IdempotencyError
+		state     *ca.StateError
+		caError   *ca.CAError
+		misfit    verify.Misfit
+	)
+	switch {
+	case errors.As(err, &problem):
+		p := *problem
+		return &p
+	case errors.As(err, &denied):
+		return problemf(kindForbidden, "%s", denied)
+	case errors.As(err, &violation):
+		p := problemf(kindViolation, "%s", violation.Detail)
+		p.Rule, p.Citation = violation.Rule, violation.Citation
+		return p
+	case errors.As(err, &request):
+		p := problemf(kindRequest, "%s: %s", request.Problem, request.Detail)
+		p.Remedy = request.Remedy
+		return p
+	case errors.As(err, &taken):
+		return problemf(kindKeyTaken, "%s", taken)
+	case errors.As(err, &reused):
+		return problemf(kindKeyReused, "%s", reused)
+	case errors.As(err, &state):
+		return problemf(kindState, "%s", state)
+	case errors.As(err, &caError):
+		p := problemf(kindCA, "CA %q: %s", caError.CA, caError.Detail)
+		p.Remedy = caError.Remedy
+		return p
+	case errors.As(err, &misfit):
+		return misfitProblem(misfit)
+	case errors.Is(err, store.ErrNotFound):
+		return problemf(kindNotFound, "the book has nothing of that name")
+	case errors.Is(err, store.ErrExists):
+		return problemf(kindExists, "something of that name stands in the book already")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return problemf(kindUnavailable, "the work was not done in the time that there was")
+	}
+	return problemf(kindInternal, "something went wrong inside the node")
+}
+
+// misfitProblem tells which half of the tally did not fit, and names the kinds
+// that a caller acts upon differently.
+func misfitProblem(m verify.Misfit) *client.Problem {
+	k := kindMisfit
+	switch m.(type) {
+	case *verify.SizeError:
+		k = kindTooLarge
+	case *verify.FormError:
+		k = kindMessage
+	case *verify.RevokedError:
+		k = kindRevoked
+	case *verify.HeldError:
+		k = kindHeld
+	case *verify.StaleError:
+		k = kindStale
+	case *verify.ExpiredError:
+		k = kindMessageExpired
+	}
+	p := problemf(k, "%s", m)
+	p.Half = string(m.Half())
+	return p
+}
+
+// problemAnswer is the answer for an error.
+func (s *Server) problemAnswer(c *call, err error) *answer {
+	p := s.problem(err)
+	p.Instance = c.id
+	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
+		c.w.Header().Set("Retry-After", "1")
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		body = []byte("{}")
+	}
+	return &answer{status: p.Status, media: client.MediaProblem, body: body}
+}
