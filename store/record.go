@@ -172,7 +172,7 @@ var (
 
 	// Certificates has the primary key Key(CA, Serial) and the indexes "serial" Key(Serial), "spki" Key(SPKI), "reader" Key(Reader),
 	// "city" Key(City, Seq), "expiry" Key(NotAfter), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed.
-	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return Key(c.CA, c.Serial) }, Codec: JSON[Certificate](),
+	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return Key(c.CA, c.Serial) }, Codec: certificateCodec,
 		Indexes: []Index[Certificate]{
 			{"serial", func(c *Certificate) [][]byte { return [][]byte{Key(c.Serial)} }},
 			{"spki", func(c *Certificate) [][]byte { return [][]byte{Key(c.SPKI)} }},
@@ -185,7 +185,7 @@ var (
 
 	// Statuses has the primary key Key(CA, Serial) and the indexes "state" Key(State.String(), CA, Serial), "crl" Key(CA, Serial) for
 	// what is held or revoked, and "seq" Key(Seq).
-	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return Key(s.CA, s.Serial) }, Codec: JSON[Status](),
+	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return Key(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
 			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Serial)} }},
 			{"crl", func(s *Status) [][]byte {
@@ -198,7 +198,7 @@ var (
 		}}
 
 	// Intents has the primary key Key(CA, Serial) and the indexes "node" Key(Node) and "group" Key(Group).
-	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return Key(i.CA, i.Serial) }, Codec: JSON[Intent](),
+	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return Key(i.CA, i.Serial) }, Codec: intentCodec,
 		Indexes: []Index[Intent]{
 			{"node", func(i *Intent) [][]byte { return [][]byte{Key(i.Node)} }},
 			{"group", func(i *Intent) [][]byte { return [][]byte{Key(i.Group)} }},

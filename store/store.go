@@ -23,6 +23,7 @@ var (
 	ErrReadOnly = errors.New("the transaction is read-only")
 	// ErrClosed says that the book, or the engine below it, was closed.
 	ErrClosed = errors.New("the book is closed")
-
-	errNotBuilt = errors.New("not built yet")
+	// ErrFailed says that the engine once failed to write and, since nobody knows what then is on the disk, refuses everything from
+	// there on. A restart finds out.
+	ErrFailed = errors.New("the book failed to write and stopped: mend the disk, then restart the process")
 )

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package bolt
+
+import "io/fs"
+
+func lockHolder(fs.FileInfo) (pid string) { return "" }
