@@ -32,6 +32,7 @@ import (
 // serial number (RFC 6960, Section 4.1.1).
 type CertID struct {
 	Hash   crypto.Hash // SHA1 or SHA256; 0 when the request names another one
+	Bare   bool        // the hash algorithm stands without the NULL parameters
 	Name   []byte      // hash of the issuer's distinguished name
 	Key    []byte      // hash of the issuer's public key bits
 	Serial []byte      // content octets of the INTEGER
@@ -160,7 +161,7 @@ func readCertID(s *cryptobyte.String, id *CertID) bool {
 		!seq.ReadASN1(&serial, cbasn1.INTEGER) || !seq.Empty() || !minimalInteger(serial) {
 		return false
 	}
-	id.Hash, id.Name, id.Key, id.Serial = 0, name, key, serial
+	id.Name, id.Key, id.Serial = name, key, serial
 	size := 0
 	switch {
 	case bytes.Equal(hash, derSHA256):
@@ -171,6 +172,7 @@ func readCertID(s *cryptobyte.String, id *CertID) bool {
 		// Another hash is a request that nobody here can answer, not a malformed one.
 		return true
 	}
+	id.Bare = algorithm.Empty()
 	return readNullOrNothing(&algorithm) && len(name) == size && len(key) == size
 }
 
@@ -207,7 +209,9 @@ func addCertID(b *cryptobyte.Builder, id *CertID) {
 				b.SetError(fmt.Errorf("encoding CertID: hash %d is neither SHA-1 nor SHA-256", id.Hash))
 				return
 			}
-			b.AddASN1NULL()
+			if !id.Bare {
+				b.AddASN1NULL()
+			}
 		})
 		b.AddASN1OctetString(id.Name)
 		b.AddASN1OctetString(id.Key)

@@ -1,0 +1,163 @@
+package responder
+
+import (
+	"crypto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hufu/internal/ocsp"
+	"hufu/store"
+)
+
+// key names one answer.
+type key struct {
+	ca     string
+	serial store.Serial
+	form   form
+}
+
+// form is how the question is written: by SHA-1 or SHA-256, with or without NULL
+// parameters. Each form wants its own CertID back.
+type form uint8
+
+const forms = 4
+
+func formOf(id *ocsp.CertID) (f form) {
+	if id.Hash == crypto.SHA256 {
+		f |= 1
+	}
+	if id.Bare {
+		f |= 2
+	}
+	return f
+}
+
+// certID writes the question anew.
+func (k *key) certID(issuer *ocsp.Issuer) ocsp.CertID {
+	hash := crypto.SHA1
+	if k.form&1 != 0 {
+		hash = crypto.SHA256
+	}
+	id := issuer.CertID(hash, k.serial[:])
+	id.Bare = k.form&2 != 0
+	return id
+}
+
+// answer is one signed response and the header values that go with it.
+type answer struct {
+	der        []byte
+	seq        uint64 // of the status that it tells
+	thisUpdate time.Time
+	renewAt    time.Time
+	end        time.Time // from then on it is not given out any more
+
+	length   []string
+	etag     []string
+	modified []string
+
+	asked atomic.Int64 // Unix time of the last question
+}
+
+// holds reports whether the answer tells the status of that sequence and is fresh.
+func (a *answer) holds(seq uint64, now time.Time) bool { return a.seq == seq && now.Before(a.end) }
+
+// touch notes that the answer was asked for. A popular answer is noted once a
+// second, so that the cores do not fight for the cache line.
+func (a *answer) touch(now time.Time) {
+	if t := now.Unix(); a.asked.Load() != t {
+		a.asked.Store(t)
+	}
+}
+
+// answers keeps a bounded number of answers.
+type answers struct {
+	shards [64]shard
+}
+
+type shard struct {
+	mu   sync.RWMutex
+	max  int
+	kept map[key]*answer // guarded by mu
+}
+
+func newAnswers(n int) *answers {
+	var a answers
+	for i := range a.shards {
+		a.shards[i].max = max(1, n/len(a.shards))
+		a.shards[i].kept = make(map[key]*answer)
+	}
+	return &a
+}
+
+// shard spreads by an octet of the serial number, which is random.
+func (a *answers) shard(k *key) *shard {
+	return &a.shards[int(k.serial[len(k.serial)-1])%len(a.shards)]
+}
+
+func (a *answers) get(k *key) *answer {
+	s := a.shard(k)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.kept[*k]
+}
+
+// put keeps an answer unless one of a later status is there. Where the shard is
+// full, of a few others the one goes that was not asked for the longest.
+func (a *answers) put(k *key, v *answer) {
+	s := a.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.kept[*k]
+	if old != nil && old.seq > v.seq {
+		return
+	}
+	if old == nil && len(s.kept) >= s.max {
+		s.evict()
+	}
+	s.kept[*k] = v
+}
+
+func (s *shard) evict() {
+	const sample = 8
+	var victim key
+	oldest, n := int64(1<<63-1), 0
+	for k, v := range s.kept { // in random order
+		if asked := v.asked.Load(); asked < oldest {
+			oldest, victim = asked, k
+		}
+		if n++; n == sample {
+			break
+		}
+	}
+	delete(s.kept, victim)
+}
+
+// drop forgets all answers about a serial number.
+func (a *answers) drop(ca string, serial store.Serial) {
+	k := key{ca: ca, serial: serial}
+	s := a.shard(&k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k.form = range forms {
+		delete(s.kept, k)
+	}
+}
+
+// due returns the answers whose time has come and that were asked for since they
+// were signed, and forgets those that nobody asked for.
+func (s *shard) due(now time.Time) []key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var due []key
+	for k, v := range s.kept {
+		switch {
+		case now.Before(v.renewAt):
+		case v.asked.Load() > v.thisUpdate.Unix():
+			due = append(due, k)
+		case !now.Before(v.end):
+			delete(s.kept, k)
+		}
+	}
+	return due
+}

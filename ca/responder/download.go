@@ -1,0 +1,139 @@
+package responder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"hufu/store"
+)
+
+// listInMemory is the largest CRL that is kept in memory; a larger one is copied to
+// an unlinked temporary file.
+const listInMemory = 512 << 10
+
+// list is a CRL copied out of the book, so that a client that reads slowly, or a
+// part at a time, holds no transaction of the book open.
+type list struct {
+	*store.CRL
+	octets io.ReaderAt
+}
+
+// serveCRL serves the newest full CRL of a CA.
+func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string) {
+	l, err := r.list(req.Context(), id)
+	if err != nil {
+		r.missing(w, err, "CA "+id+" has no CRL here: it has not published one yet, or there is no such CA")
+		return
+	}
+	now := r.cfg.Now()
+	h := w.Header()
+	h["Content-Type"] = []string{"application/pkix-crl"} // RFC 2585, Section 4.2
+	h["Etag"] = []string{`"` + l.Sum.String()[:32] + `"`}
+	if l.NextUpdate.Before(now.Add(r.cfg.MaxAge)) {
+		h["Cache-Control"] = []string{"no-cache"}
+	} else {
+		h["Cache-Control"] = r.control
+		h["Expires"] = r.expiresAt(now)
+	}
+	http.ServeContent(w, req, "", l.ThisUpdate, io.NewSectionReader(l.octets, 0, l.Size))
+}
+
+// list returns the newest full CRL. The record is read for every request, so a new
+// CRL is served from the moment that it stands in the book.
+func (r *Responder) list(ctx context.Context, id string) (*list, error) {
+	a, err := r.authority(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	newest := func(tx *store.Tx) (*store.CRL, error) { return store.CRLs.Last(tx, "", store.Key(a.id, false)) }
+	var c *store.CRL
+	err = r.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
+		c, err = newest(tx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL of CA %q: %w", id, err)
+	}
+	if l := a.list.Load(); l != nil && l.Number >= c.Number {
+		return l, nil
+	}
+	a.lists.Lock()
+	defer a.lists.Unlock()
+	if l := a.list.Load(); l != nil && l.Number >= c.Number {
+		return l, nil
+	}
+	var l *list
+	err = r.cfg.Book.View(ctx, func(tx *store.Tx) error {
+		if c, err = newest(tx); err != nil {
+			return err
+		}
+		l, err = copyList(tx, c)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the CRL of CA %q: %w", id, err)
+	}
+	a.list.Store(l)
+	return l, nil
+}
+
+// copyList copies a CRL out of the book; the book checks its hash on the way.
+func copyList(tx *store.Tx, c *store.CRL) (*list, error) {
+	octets := store.OpenCRL(tx, c)
+	if c.Size <= listInMemory {
+		der, err := io.ReadAll(octets)
+		return &list{c, bytes.NewReader(der)}, err
+	}
+	file, err := os.CreateTemp("", "hufu-crl-")
+	if err != nil {
+		return nil, err
+	}
+	// Without a name nothing is left behind, and the file lives as long as a
+	// download of it: the runtime closes it when it is no longer reachable.
+	if err := errors.Join(os.Remove(file.Name()), copyTo(file, octets)); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &list{c, file}, nil
+}
+
+func copyTo(w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	return err
+}
+
+// issuerAge is how long a CA's certificate may be kept: the one of this ID never
+// changes.
+const issuerAge = 24 * time.Hour
+
+// serveIssuer serves the certificate of a CA (RFC 5280, Section 4.2.2.1: one
+// certificate in DER).
+func (r *Responder) serveIssuer(w http.ResponseWriter, req *http.Request, id string) {
+	a, err := r.authority(req.Context(), id)
+	if err != nil {
+		r.missing(w, err, "there is no CA "+id+" here")
+		return
+	}
+	sum := store.Sum(a.certificate)
+	h := w.Header()
+	h["Content-Type"] = []string{"application/pkix-cert"} // RFC 2585, Section 4.1
+	h["Cache-Control"] = []string{fmt.Sprintf("max-age=%d, public, no-transform", int(issuerAge/time.Second))}
+	h["Etag"] = []string{`"` + sum.String()[:32] + `"`}
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(a.certificate))
+}
+
+// missing answers for what cannot be served.
+func (r *Responder) missing(w http.ResponseWriter, err error, text string) {
+	w.Header()["Cache-Control"] = noStore
+	if errors.Is(err, store.ErrNotFound) {
+		http.Error(w, text, http.StatusNotFound)
+		return
+	}
+	r.cfg.Log.Error("a download failed", "error", err)
+	http.Error(w, "the book cannot be read now: try again later", http.StatusServiceUnavailable)
+}

@@ -1,0 +1,277 @@
+package responder
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"hufu/internal/ocsp"
+	"hufu/store"
+)
+
+var (
+	responseType = []string{"application/ocsp-response"}
+	noStore      = []string{"no-store"}
+)
+
+// reasonHold is certificateHold (RFC 5280, Section 5.3.1).
+const reasonHold = 6
+
+// serveOCSP answers POST CA and GET CA/BASE64 (RFC 6960, Appendix A.1). Whatever OCSP
+// has a word for is said in OCSP, with HTTP status 200, as clients expect it.
+func (r *Responder) serveOCSP(w http.ResponseWriter, req *http.Request, rest string) {
+	id, encoded, _ := strings.Cut(rest, "/")
+	var der []byte
+	var err error
+	switch req.Method {
+	case http.MethodPost:
+		der, err = readBody(req)
+	case http.MethodGet, http.MethodHead:
+		der, err = decodePath(encoded)
+	default:
+		w.Header().Set("Allow", "GET, HEAD, POST")
+		http.Error(w, "an OCSP request comes by GET or POST", http.StatusMethodNotAllowed)
+		return
+	}
+	var question *ocsp.Request
+	if err == nil {
+		question, err = ocsp.ParseRequest(der)
+	}
+	if err != nil {
+		writeOnce(w, ocsp.ErrorResponse(ocsp.MalformedRequest))
+		return
+	}
+	a, err := r.authority(req.Context(), id)
+	switch {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", id, "error", err)
+		writeOnce(w, ocsp.ErrorResponse(ocsp.InternalError))
+	case err != nil || !a.served || !a.concerns(question):
+		writeOnce(w, ocsp.ErrorResponse(ocsp.Unauthorized))
+	default:
+		r.answer(w, req, a, question)
+	}
+}
+
+// concerns reports whether the request asks for a certificate of this CA at all.
+func (a *authority) concerns(q *ocsp.Request) bool {
+	for i := range q.IDs {
+		if a.issuer.Issued(&q.IDs[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// answer says what the book says at this moment.
+func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authority, q *ocsp.Request) {
+	statuses, err := r.statuses(req.Context(), a, q.IDs)
+	if err != nil {
+		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", a.id, "error", err)
+		writeOnce(w, ocsp.ErrorResponse(ocsp.InternalError))
+		return
+	}
+	// What is signed for one client, and what may exist a moment later, is not kept.
+	if len(q.IDs) > 1 || q.Nonce != nil || statuses[0] == nil {
+		signed, err := r.sign(req.Context(), a, q.IDs, statuses, q.Nonce)
+		if err != nil {
+			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
+			return
+		}
+		writeOnce(w, signed.der)
+		return
+	}
+	kept, err := r.kept(req.Context(), a, &q.IDs[0], statuses[0])
+	if err != nil {
+		writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
+		return
+	}
+	r.write(w, req, kept)
+}
+
+// statuses reads the records of all certificates in one view of the book; nil is
+// for what was not issued by this CA. A view that begins now sees every change that
+// was committed until now: this is why no answer is ever stale.
+func (r *Responder) statuses(ctx context.Context, a *authority, ids []ocsp.CertID) ([]*store.Status, error) {
+	statuses := make([]*store.Status, len(ids))
+	err := r.cfg.Book.View(ctx, func(tx *store.Tx) error {
+		for i := range ids {
+			var serial store.Serial
+			if !a.issuer.Issued(&ids[i]) || len(ids[i].Serial) != len(serial) {
+				continue
+			}
+			copy(serial[:], ids[i].Serial)
+			status, err := store.Statuses.Get(tx, store.Key(a.id, serial))
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			statuses[i] = status
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading statuses: %w", err)
+	}
+	return statuses, nil
+}
+
+// kept returns the answer that is kept for a status, or signs one.
+func (r *Responder) kept(ctx context.Context, a *authority, id *ocsp.CertID, status *store.Status) (*answer, error) {
+	k := key{ca: a.id, serial: status.Serial, form: formOf(id)}
+	now := r.cfg.Now()
+	if v := r.answers.get(&k); v != nil && v.holds(status.Seq, now) {
+		v.touch(now)
+		return v, nil
+	}
+	v, err := r.fresh(ctx, a, id, &k, status)
+	if err != nil {
+		return nil, err
+	}
+	v.touch(now)
+	return v, nil
+}
+
+// fresh signs an answer and keeps it. Those who ask for the same at the same time
+// wait for one signature. The status is part of what is the same: whoever has read a
+// later one must not be given the answer to an earlier.
+func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status) (*answer, error) {
+	name := fmt.Sprintf("%s %x %d %d", k.ca, k.serial, k.form, status.Seq)
+	v, err, _ := r.flights.Do(name, func() (any, error) {
+		signed, err := r.sign(ctx, a, []ocsp.CertID{*id}, []*store.Status{status}, nil)
+		if err != nil {
+			return nil, err
+		}
+		r.answers.put(k, signed)
+		return signed, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*answer), nil
+}
+
+// sign makes a response to the questions ids.
+func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, nonce []byte) (*answer, error) {
+	s, err := r.signer(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	now := r.cfg.Now()
+	thisUpdate := now.UTC().Truncate(time.Second)
+	nextUpdate := thisUpdate.Add(r.cfg.Validity)
+	if end := s.NotAfter(); nextUpdate.After(end) {
+		nextUpdate = end // no client believes the answer longer than its signer's certificate
+	}
+	data := ocsp.ResponseData{ProducedAt: thisUpdate, Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
+	var seq uint64
+	for i := range ids {
+		data.Responses[i] = single(ids[i], statuses[i], thisUpdate, nextUpdate)
+		if statuses[i] != nil {
+			seq = statuses[i].Seq
+		}
+	}
+	// A client that hangs up must not look like a token that fails.
+	der, err := s.SignOCSP(context.WithoutCancel(ctx), data)
+	if err != nil {
+		r.failed(a, s, err)
+		return nil, err
+	}
+	sum := store.Sum(der)
+	life := nextUpdate.Sub(thisUpdate)
+	return &answer{
+		der:        der,
+		seq:        seq,
+		thisUpdate: thisUpdate,
+		renewAt:    thisUpdate.Add(life / 2),
+		end:        nextUpdate.Add(-max(life/4, r.cfg.MaxAge)),
+		length:     []string{strconv.Itoa(len(der))},
+		etag:       []string{`"` + sum.String()[:32] + `"`},
+		modified:   []string{thisUpdate.Format(http.TimeFormat)},
+	}, nil
+}
+
+// single is what is said of one certificate.
+func single(id ocsp.CertID, status *store.Status, thisUpdate, nextUpdate time.Time) ocsp.SingleResponse {
+	s := ocsp.SingleResponse{ID: id, Status: ocsp.Unknown, ThisUpdate: thisUpdate, NextUpdate: nextUpdate}
+	if status == nil {
+		return s
+	}
+	switch status.State {
+	case store.Good:
+		s.Status = ocsp.Good
+	case store.Held:
+		s.Status, s.RevokedAt, s.Reason = ocsp.Revoked, status.Time, reasonHold
+	case store.Revoked:
+		s.Status, s.RevokedAt, s.Reason = ocsp.Revoked, status.Time, status.Reason
+	}
+	return s
+}
+
+// write sends an answer that caches may keep for as long as the promise allows
+// (RFC 9919, Section 6).
+func (r *Responder) write(w http.ResponseWriter, req *http.Request, a *answer) {
+	h := w.Header()
+	h["Content-Type"] = responseType
+	h["Cache-Control"] = r.control
+	h["Expires"] = r.expiresAt(r.cfg.Now())
+	h["Etag"] = a.etag
+	h["Last-Modified"] = a.modified
+	if req.Method != http.MethodPost && (req.Header["If-None-Match"] != nil || req.Header["If-Modified-Since"] != nil) {
+		http.ServeContent(w, req, "", a.thisUpdate, bytes.NewReader(a.der))
+		return
+	}
+	h["Content-Length"] = a.length
+	_, _ = w.Write(a.der) // an error means that the client is gone
+}
+
+// writeOnce sends a response that nobody may keep.
+func writeOnce(w http.ResponseWriter, der []byte) {
+	h := w.Header()
+	h["Content-Type"] = responseType
+	h["Cache-Control"] = noStore
+	_, _ = w.Write(der)
+}
+
+var errTooLarge = errors.New("the request is too large")
+
+// readBody reads a POSTed request: its size first.
+func readBody(req *http.Request) ([]byte, error) {
+	if req.ContentLength > ocsp.MaxRequest {
+		return nil, errTooLarge
+	}
+	if req.ContentLength < 0 {
+		return io.ReadAll(io.LimitReader(req.Body, ocsp.MaxRequest+1)) // ParseRequest refuses the octet too many
+	}
+	der := make([]byte, req.ContentLength)
+	_, err := io.ReadFull(req.Body, der)
+	return der, err
+}
+
+// decodePath reads the base64 of a GET (RFC 6960, Appendix A.1), of which net/http
+// has undone the percent-encoding. Met in the wild: none of it done, done twice, + turned
+// into a space, = left out, and an address that ends in a slash of its own.
+func decodePath(encoded string) ([]byte, error) {
+	if len(encoded) > base64.StdEncoding.EncodedLen(ocsp.MaxRequest)*3 {
+		return nil, errTooLarge
+	}
+	if strings.Contains(encoded, "%") {
+		twice, err := url.PathUnescape(encoded)
+		if err != nil {
+			return nil, fmt.Errorf("decoding path: %w", err)
+		}
+		encoded = twice
+	}
+	encoded = strings.TrimRight(strings.TrimLeft(encoded, "/"), "=")
+	return base64.RawStdEncoding.DecodeString(strings.ReplaceAll(encoded, " ", "+"))
+}
