@@ -48,7 +48,7 @@ const (
 // Memory is what survives when the card leaves the field.
 type Memory struct {
 	ASN     [10]byte // application serial number
-	City    [2]byte  // issuer's city code, packed BCD
+	City    [3]byte  // city code, packed BCD
 	LoadKey Key
 	TACKey  Key
 	Balance uint32

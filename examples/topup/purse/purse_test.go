@@ -90,7 +90,7 @@ func num(t *testing.T, s string) (n uint32) {
 
 func testCard(t *testing.T) *purse.Card {
 	t.Helper()
-	m := purse.Memory{ASN: [10]byte(un(t, vectors.Diversify.ASN)), City: [2]byte{0x33, 0x01},
+	m := purse.Memory{ASN: [10]byte(un(t, vectors.Diversify.ASN)), City: [3]byte{0x33, 0x01, 0x00},
 		LoadKey: purse.Key(un(t, vectors.Diversify.Keys["load"].CardKey)), TACKey: purse.Key(un(t, vectors.Diversify.Keys["tac"].CardKey)),
 		Balance: num(t, vectors.Load1.Inputs.OldBalance), Online: uint16(num(t, vectors.Load1.Inputs.OnlineCounter))}
 	c := purse.NewCard(m)

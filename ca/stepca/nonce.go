@@ -1,0 +1,100 @@
+package stepca
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+)
+
+const (
+	nonceLife = time.Hour
+	maxNonces = 1 << 16
+)
+
+// nonces are the anti-replay nonces (RFC 8555, Section 6.5) that were given out
+// and not used yet. The oldest go first when there are too many, so a flood
+// costs its neighbours a retry and the node no memory.
+type nonces struct {
+	now func() time.Time
+
+	mu    sync.Mutex // guards the two below
+	given map[acme.Nonce]time.Time
+	queue []acme.Nonce // in the order of being given
+}
+
+func newNonces(now func() time.Time) *nonces {
+	return &nonces{now: now, given: map[acme.Nonce]time.Time{}}
+}
+
+func (n *nonces) create() acme.Nonce {
+	nonce := acme.Nonce(rand.Text())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	for len(n.queue) > 0 {
+		oldest := n.queue[0]
+		at, waiting := n.given[oldest]
+		if waiting && len(n.queue) < maxNonces && now.Sub(at) < nonceLife {
+			break
+		}
+		delete(n.given, oldest)
+		n.queue = n.queue[1:]
+	}
+	n.given[nonce] = now
+	n.queue = append(n.queue, nonce)
+	return nonce
+}
+
+func (n *nonces) use(nonce acme.Nonce) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at, ok := n.given[nonce]
+	delete(n.given, nonce)
+	if !ok || n.now().Sub(at) >= nonceLife {
+		return acme.NewError(acme.ErrorBadNonceType, "nonce %s is unknown, used or too old", nonce)
+	}
+	return nil
+}
+
+// fetcher asks the applicant's server for the answer to a challenge.
+type fetcher struct {
+	http   *http.Client
+	dialer *net.Dialer
+}
+
+var _ acme.Client = (*fetcher)(nil)
+
+func newFetcher() *fetcher {
+	d := &net.Dialer{Timeout: 10 * time.Second}
+	return &fetcher{dialer: d, http: &http.Client{
+		Timeout: 20 * time.Second,
+		// No proxy: the answer must come from the name itself.
+		Transport: &http.Transport{DialContext: d.DialContext, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 10 * time.Second,
+			MaxResponseHeaderBytes: 32 << 10, DisableKeepAlives: true,
+			// A server that redirects to its own https has no certificate that
+			// could be checked yet: that is what it asks for.
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+			if len(via) > 5 {
+				return errors.New("too many redirects")
+			}
+			return nil
+		},
+	}}
+}
+
+func (f *fetcher) Get(url string) (*http.Response, error) { return f.http.Get(url) }
+
+func (f *fetcher) LookupTxt(string) ([]string, error) {
+	return nil, errors.New("dns-01 is not offered")
+}
+
+func (f *fetcher) TLSDial(network, addr string, c *tls.Config) (*tls.Conn, error) {
+	return tls.DialWithDialer(f.dialer, network, addr, c)
+}
