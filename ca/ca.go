@@ -9,10 +9,10 @@
 // in the caller's transaction. PublishCRL and Run keep the lists.
 //
 // The package refuses: a request without proof of possession; a request that
-// asks to be a CA; a key that another certificate line holds; extensions copied
-// from a request (nothing of a request but its key is used); a second answer
-// to one idempotency key; a change of status that RFC 5280, Section 5.3.1 does
-// not know; a certificate from a CA that is not active. It reaches neither a
+// asks to be a CA; a key that another certificate line holds, or that was
+// revoked as compromised; anything of a request but its key; a second answer to
+// one idempotency key; a change of status that RFC 5280, Section 5.3.1 does not
+// know; a certificate from a CA that is not active. It reaches neither a
 // directory nor a responder: these follow the journal.
 //
 // RFC 2986 (requests), RFC 5280 (certificates, reasons, CRLs).
@@ -20,8 +20,11 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"hufu/issuance"
@@ -29,47 +32,126 @@ import (
 	"hufu/store"
 )
 
-var errNotBuilt = errors.New("not built yet")
-
 // Config is what an Authority stands on.
 type Config struct {
 	Book *store.Book
 
-	// Issuers are the working CAs whose keys this node holds.
+	// Issuers are the working CAs whose keys this node holds, retired
+	// generations too: their lists are signed until their last certificate
+	// ends.
 	Issuers []*issuance.Issuer
 
 	// Node names this node in its intents. Two running nodes never share a
-	// name; a restarted node takes its old name again.
+	// name: the one that enters later ends the other's lease. A restarted node
+	// takes its old name again.
 	Node string
 
 	// Lease is how long the node's intents are its own without a sign of
 	// life. Zero means 30 s.
 	Lease time.Duration
 
-	// Sessions is how many signatures a batch makes at once. Zero means 8.
+	// Sessions is how many signatures are made at once for one order or one
+	// chunk of a batch. Zero means 8.
 	Sessions int
 
 	// CRLEvery and CRLValidity are the schedule of full CRLs: how often they
 	// are signed and how long they hold. Zero means 10 minutes and 24 hours.
 	CRLEvery, CRLValidity time.Duration
 
-	Now func() time.Time
-	Log *slog.Logger
+	Now func() time.Time // nil means time.Now
+	Log *slog.Logger     // nil means no log
 }
 
 // Authority issues for the working CAs of one book.
 type Authority struct {
-	cfg Config
+	Config
+	issuers map[string]*issuance.Issuer // by CA ID
+	begun   map[string]time.Time        // by CA ID: notBefore of the CA's certificate
+	newest  map[string]*issuance.Issuer // by CA line: the highest generation
+	lists   map[string]*sync.Mutex      // by CA ID: one CRL at a time
+
+	entry       sync.Mutex // held while the node enters the book
+	incarnation uint64     // guarded by entry; 0 until the node has entered
 }
 
-// New checks that each issuer stands in the book and returns an Authority that
-// has started nothing. It takes a new incarnation of the node's name at the
-// first write.
-func New(cfg Config) (*Authority, error) { return nil, errNotBuilt }
+// New returns an Authority that has started nothing. The node enters the book,
+// with a new incarnation of its name, when it first writes.
+func New(cfg Config) (*Authority, error) {
+	if cfg.Book == nil || cfg.Node == "" {
+		return nil, errors.New("an authority needs a book and a name for its node")
+	}
+	cfg.Lease = orDefault(cfg.Lease, 30*time.Second)
+	cfg.CRLEvery = orDefault(cfg.CRLEvery, 10*time.Minute)
+	cfg.CRLValidity = orDefault(cfg.CRLValidity, 24*time.Hour)
+	if cfg.CRLValidity <= cfg.CRLEvery {
+		return nil, fmt.Errorf("CRLs that hold for %v cannot be signed every %v: there would be none in between", cfg.CRLValidity, cfg.CRLEvery)
+	}
+	if cfg.Sessions <= 0 {
+		cfg.Sessions = 8
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Authority{
+		Config:  cfg,
+		issuers: map[string]*issuance.Issuer{},
+		begun:   map[string]time.Time{},
+		newest:  map[string]*issuance.Issuer{},
+		lists:   map[string]*sync.Mutex{},
+	}
+	for _, i := range cfg.Issuers {
+		rec := i.CA()
+		if a.issuers[rec.ID] != nil {
+			return nil, fmt.Errorf("two issuers for CA %q", rec.ID)
+		}
+		cert, err := x509.ParseCertificate(rec.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificate of CA %q: %w", rec.ID, err)
+		}
+		a.begun[rec.ID] = cert.NotBefore
+		a.issuers[rec.ID] = i
+		a.lists[rec.ID] = new(sync.Mutex)
+		if n := a.newest[rec.Line]; n == nil || n.CA().Generation < rec.Generation {
+			a.newest[rec.Line] = i
+		}
+	}
+	return a, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return d
+}
+
+// issuer finds the CA that a request names: by line, which takes the newest
+// generation, or by the ID of one generation.
+func (a *Authority) issuer(name string) (*issuance.Issuer, error) {
+	if i := a.newest[name]; i != nil {
+		return i, nil
+	}
+	if i := a.issuers[name]; i != nil {
+		return i, nil
+	}
+	return nil, &CAError{CA: name, Detail: "this node holds no key of it", Remedy: "name a CA that `hufu ca list` shows, or ask the node that holds its key"}
+}
+
+// begin is when a certificate begins: as early as asked for, but not before its
+// CA.
+func (a *Authority) begin(i *issuance.Issuer, asked time.Time) time.Time {
+	if begun := a.begun[i.CA().ID]; asked.Before(begun) {
+		return begun
+	}
+	return asked
+}
 
 // Request asks for one certificate.
 type Request struct {
-	// CA is a line ("330100"), whose active generation is used, or the ID of
+	// CA is a line ("330100"), whose newest generation is used, or the ID of
 	// one generation.
 	CA      string
 	Profile string
@@ -85,7 +167,8 @@ type Request struct {
 	Name policy.Name
 
 	// Line names the certificate line that this one renews; "" begins a new
-	// line, named by its first certificate's serial.
+	// line, named by its first certificate's serial. A renewal has the line's
+	// profile and subject, and may keep its key.
 	Line string
 
 	// NotAfter ends the certificate earlier than its profile would. Zero: by
@@ -106,8 +189,10 @@ type Order struct {
 	Hold bool
 
 	// Reserve and Commit, if set, run inside the reserve and the commit
-	// transaction. They may run more than once. In Reserve the certificates
-	// have no DER and no Seq yet.
+	// transaction. They may run more than once, and change nothing outside the
+	// transaction. In Reserve the certificates have no DER and no Seq yet, and
+	// what it writes stays when the order fails later. An error of either ends
+	// the order.
 	Reserve, Commit func(tx *store.Tx, certs []*store.Certificate) error
 }
 
@@ -117,45 +202,51 @@ type Ref struct {
 	Serial store.Serial
 }
 
+func (r Ref) key() []byte { return store.Key(r.CA, r.Serial) }
+
 // Issue grants an order: all its certificates, in the order of its requests,
-// or none.
+// or none. An order whose idempotency key is under way elsewhere is waited for.
 func (a *Authority) Issue(ctx context.Context, o Order) ([]*store.Certificate, error) {
-	return nil, errNotBuilt
+	u := &underway{Order: o}
+	for {
+		if err := a.issue(ctx, []*underway{u}); err != nil {
+			return nil, err
+		}
+		if u.open == 0 {
+			return u.certs, u.err
+		}
+		// Whoever has the order open ends it with an event: issued or
+		// intent.closed.
+		if _, err := a.Book.Follow(ctx, u.open, 1); err != nil {
+			return nil, fmt.Errorf("waiting for order %q, which is under way: %w", o.IdempotencyKey, err)
+		}
+	}
 }
+
+// chunk is how many orders of a batch share one reserve and one commit.
+const chunk = 256
 
 // IssueBatch grants orders in chunks: one reserve and one commit for a chunk,
 // signatures spread over the token's sessions. each is called once for each
 // order, in order, after its chunk is committed; an error from it ends the
 // batch. An order that is refused does not take the others of its chunk down.
 func (a *Authority) IssueBatch(ctx context.Context, orders []Order, each func(i int, certs []*store.Certificate, err error) error) error {
-	return errNotBuilt
+	for first := 0; first < len(orders); first += chunk {
+		us := make([]*underway, min(chunk, len(orders)-first))
+		for i := range us {
+			us[i] = &underway{Order: orders[first+i]}
+		}
+		if err := a.issue(ctx, us); err != nil {
+			return err
+		}
+		for i, u := range us {
+			if u.open != 0 {
+				u.certs, u.err = a.Issue(ctx, u.Order)
+			}
+			if err := each(first+i, u.certs, u.err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
-
-// Suspend puts a good certificate on hold.
-func (a *Authority) Suspend(tx *store.Tx, r Ref, actor string) error { return errNotBuilt }
-
-// Resume lifts a hold. Only a hold can be lifted (RFC 5280, Section 5.3.1).
-func (a *Authority) Resume(tx *store.Tx, r Ref, actor string) error { return errNotBuilt }
-
-// Revoke ends a good or held certificate for ever. invalidity, if not zero, is
-// when the key is known to have been lost (RFC 5280, Section 5.3.2).
-func (a *Authority) Revoke(tx *store.Tx, r Ref, reason int, invalidity time.Time, actor string) error {
-	return errNotBuilt
-}
-
-// PublishCRL signs and records the full CRL of one CA.
-func (a *Authority) PublishCRL(ctx context.Context, caID string) (*store.CRL, error) {
-	return nil, errNotBuilt
-}
-
-// Recover closes the intents that were left open by nodes whose lease has
-// ended: their serials are revoked, their keys are free again.
-func (a *Authority) Recover(ctx context.Context) (closed int, err error) { return 0, errNotBuilt }
-
-// Run recovers, then renews the node's lease and publishes CRLs, at once after
-// a revocation (gathered for at most a second) and on schedule, until ctx ends.
-func (a *Authority) Run(ctx context.Context) error { return errNotBuilt }
-
-// EncryptionKeyOf returns the encryption key that a signing CSR carries for
-// the pair, or nil where it carries none. The CSR's signature covers it.
-func EncryptionKeyOf(csr []byte) (spki []byte, err error) { return nil, errNotBuilt }

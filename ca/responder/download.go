@@ -96,15 +96,14 @@ func copyList(tx *store.Tx, c *store.CRL) (*list, error) {
 	}
 	// Without a name nothing is left behind, and the file lives as long as a
 	// download of it: the runtime closes it when it is no longer reachable.
-	if err := errors.Join(os.Remove(file.Name()), copyTo(file, octets)); err != nil {
+	err = os.Remove(file.Name())
+	if err == nil {
+		_, err = io.Copy(file, octets)
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return &list{c, file}, nil
-}
-
-func copyTo(w io.Writer, r io.Reader) error {
-	_, err := io.Copy(w, r)
-	return err
 }
 
 // issuerAge is how long a CA's certificate may be kept: the one of this ID never

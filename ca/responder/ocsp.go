@@ -73,6 +73,7 @@ func (a *authority) concerns(q *ocsp.Request) bool {
 
 // answer says what the book says at this moment.
 func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authority, q *ocsp.Request) {
+	asOf := r.cfg.Now() // thisUpdate: what changes while the answer is made came later
 	statuses, err := r.statuses(req.Context(), a, q.IDs)
 	if err != nil {
 		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", a.id, "error", err)
@@ -81,7 +82,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 	}
 	// What is signed for one client, and what may exist a moment later, is not kept.
 	if len(q.IDs) > 1 || q.Nonce != nil || statuses[0] == nil {
-		signed, err := r.sign(req.Context(), a, q.IDs, statuses, q.Nonce)
+		signed, err := r.sign(req.Context(), a, q.IDs, statuses, asOf, q.Nonce)
 		if err != nil {
 			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
 			return
@@ -89,7 +90,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 		writeOnce(w, signed.der)
 		return
 	}
-	kept, err := r.kept(req.Context(), a, &q.IDs[0], statuses[0])
+	kept, err := r.kept(req.Context(), a, &q.IDs[0], statuses[0], asOf)
 	if err != nil {
 		writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
 		return
@@ -127,28 +128,26 @@ func (r *Responder) statuses(ctx context.Context, a *authority, ids []ocsp.CertI
 }
 
 // kept returns the answer that is kept for a status, or signs one.
-func (r *Responder) kept(ctx context.Context, a *authority, id *ocsp.CertID, status *store.Status) (*answer, error) {
+func (r *Responder) kept(ctx context.Context, a *authority, id *ocsp.CertID, status *store.Status, asOf time.Time) (*answer, error) {
 	k := key{ca: a.id, serial: status.Serial, form: formOf(id)}
-	now := r.cfg.Now()
-	if v := r.answers.get(&k); v != nil && v.holds(status.Seq, now) {
-		v.touch(now)
-		return v, nil
+	v := r.answers.get(&k)
+	if v == nil || !v.holds(status.Seq, asOf) {
+		var err error
+		if v, err = r.fresh(ctx, a, id, &k, status, asOf); err != nil {
+			return nil, err
+		}
 	}
-	v, err := r.fresh(ctx, a, id, &k, status)
-	if err != nil {
-		return nil, err
-	}
-	v.touch(now)
+	v.touch(asOf)
 	return v, nil
 }
 
 // fresh signs an answer and keeps it. Those who ask for the same at the same time
 // wait for one signature. The status is part of what is the same: whoever has read a
 // later one must not be given the answer to an earlier.
-func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status) (*answer, error) {
+func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status, asOf time.Time) (*answer, error) {
 	name := fmt.Sprintf("%s %x %d %d", k.ca, k.serial, k.form, status.Seq)
 	v, err, _ := r.flights.Do(name, func() (any, error) {
-		signed, err := r.sign(ctx, a, []ocsp.CertID{*id}, []*store.Status{status}, nil)
+		signed, err := r.sign(ctx, a, []ocsp.CertID{*id}, []*store.Status{status}, asOf, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -161,19 +160,18 @@ func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k 
 	return v.(*answer), nil
 }
 
-// sign makes a response to the questions ids.
-func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, nonce []byte) (*answer, error) {
+// sign makes a response to the questions ids with the statuses as they were at asOf.
+func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, asOf time.Time, nonce []byte) (*answer, error) {
 	s, err := r.signer(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	now := r.cfg.Now()
-	thisUpdate := now.UTC().Truncate(time.Second)
+	thisUpdate := asOf.UTC().Truncate(time.Second)
 	nextUpdate := thisUpdate.Add(r.cfg.Validity)
 	if end := s.NotAfter(); nextUpdate.After(end) {
 		nextUpdate = end // no client believes the answer longer than its signer's certificate
 	}
-	data := ocsp.ResponseData{ProducedAt: thisUpdate, Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
+	data := ocsp.ResponseData{ProducedAt: r.cfg.Now(), Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
 	var seq uint64
 	for i := range ids {
 		data.Responses[i] = single(ids[i], statuses[i], thisUpdate, nextUpdate)
@@ -189,7 +187,7 @@ func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, s
 	}
 	sum := store.Sum(der)
 	life := nextUpdate.Sub(thisUpdate)
-	return &answer{
+	v := &answer{
 		der:        der,
 		seq:        seq,
 		thisUpdate: thisUpdate,
@@ -198,7 +196,9 @@ func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, s
 		length:     []string{strconv.Itoa(len(der))},
 		etag:       []string{`"` + sum.String()[:32] + `"`},
 		modified:   []string{thisUpdate.Format(http.TimeFormat)},
-	}, nil
+	}
+	v.asked.Store(thisUpdate.Unix())
+	return v, nil
 }
 
 // single is what is said of one certificate.

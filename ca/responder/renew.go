@@ -48,6 +48,7 @@ func (r *Responder) renewAnswer(ctx context.Context, k *key) error {
 		return err
 	}
 	ids := []ocsp.CertID{k.certID(a.issuer)}
+	asOf := r.cfg.Now()
 	statuses, err := r.statuses(ctx, a, ids)
 	if err != nil {
 		return err
@@ -56,6 +57,6 @@ func (r *Responder) renewAnswer(ctx context.Context, k *key) error {
 		r.answers.drop(k.ca, k.serial)
 		return nil
 	}
-	_, err = r.fresh(ctx, a, &ids[0], k, statuses[0])
+	_, err = r.fresh(ctx, a, &ids[0], k, statuses[0], asOf)
 	return err
 }

@@ -1,0 +1,136 @@
+package ca
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+
+	"hufu/internal/oid"
+	"hufu/issuance"
+	"hufu/policy"
+	"hufu/store"
+)
+
+// maxRequests is how many certificates one order may ask for.
+const maxRequests = 16
+
+// signing are the key usages whose keys can prove their possession by a
+// signature.
+const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+
+// prepare does steps 1 to 3 for one order. It reads and writes no book.
+func (a *Authority) prepare(u *underway) error {
+	if u.Requester == "" || len(u.Requests) == 0 || len(u.Requests) > maxRequests {
+		return &RequestError{Problem: "request-order", Detail: fmt.Sprintf("%d certificates for requester %q", len(u.Requests), u.Requester),
+			Remedy: fmt.Sprintf("name the requester and ask for 1 to %d certificates", maxRequests)}
+	}
+	csrs := make([]*issuance.CSR, len(u.Requests))
+	for i := range u.Requests {
+		if r := &u.Requests[i]; r.CSR != nil {
+			// Nothing of a CSR is used but its key and the key that it vouches
+			// for; one that asks to be a CA is refused.
+			var err error
+			if csrs[i], err = issuance.ParseCSR(r.CSR); err != nil {
+				return err
+			}
+		}
+	}
+	// One moment for the whole order, so that a pair begins and ends together.
+	now := a.Now()
+	u.items = make([]item, len(u.Requests))
+	for i := range u.Requests {
+		r := &u.Requests[i]
+		it := &u.items[i]
+		var err error
+		if it.issuer, err = a.issuer(r.CA); err != nil {
+			return err
+		}
+		profile, err := policy.Find(r.Profile)
+		if err != nil {
+			return &RequestError{Problem: "request-profile", Detail: err.Error(), Remedy: "name a profile that the CA issues"}
+		}
+		spki, err := u.provenKey(i, profile, csrs)
+		if err != nil {
+			return err
+		}
+		serial, err := issuance.NewSerial(rand.Reader)
+		if err != nil {
+			return fmt.Errorf("drawing a serial number: %w", err)
+		}
+		it.token, err = it.issuer.Prepare(issuance.Request{Profile: r.Profile, SPKI: spki, Name: r.Name, Serial: serial,
+			NotBefore: a.begin(it.issuer, now.Add(-profile.Backdate)), NotAfter: r.NotAfter})
+		if err != nil {
+			return fmt.Errorf("preparing a certificate of profile %s: %w", r.Profile, err)
+		}
+		rec := it.token.Record()
+		rec.Requester, rec.Line, it.renewal = u.Requester, r.Line, r.Line != ""
+		if !it.renewal {
+			rec.Line = serial.String()
+		}
+		it.cert = &rec
+	}
+	return nil
+}
+
+// provenKey returns the key of request i: that of its own CSR, or one that a CSR
+// of the same order, for the same reader of the same CA, carries.
+func (u *underway) provenKey(i int, profile *policy.Profile, csrs []*issuance.CSR) ([]byte, error) {
+	r := &u.Requests[i]
+	if csrs[i] != nil {
+		if r.SPKI != nil {
+			return nil, &RequestError{Problem: "request-key", Detail: "the request brings a CSR and a bare key", Remedy: "send one of them"}
+		}
+		return csrs[i].SPKI, nil
+	}
+	if len(r.SPKI) == 0 {
+		return nil, &RequestError{Problem: "request-key", Detail: "the request brings no key", Remedy: "send a PKCS#10 request made with the private key"}
+	}
+	if profile.KeyUsage&signing != 0 {
+		return nil, &RequestError{Problem: "request-key", Detail: fmt.Sprintf("a key of profile %s can sign and has not", profile.Name), Remedy: "send a PKCS#10 request made with the private key"}
+	}
+	for j, csr := range csrs {
+		if csr == nil || u.Requests[j].CA != r.CA || u.Requests[j].Name.Reader != r.Name.Reader || u.Requests[j].Name.City != r.Name.City {
+			continue
+		}
+		if bytes.Equal(carried(csr), r.SPKI) {
+			return r.SPKI, nil
+		}
+	}
+	return nil, &RequestError{Problem: "request-key", Detail: "nobody vouches for the encryption key", Remedy: "make the signing request carry it in extension " + oid.EncryptionKey.String()}
+}
+
+// carried is the encryption key that a CSR carries, or nil.
+func carried(csr *issuance.CSR) []byte {
+	for i := range csr.Extensions {
+		if csr.Extensions[i].Id.Equal(oid.EncryptionKey) {
+			return csr.Extensions[i].Value
+		}
+	}
+	return nil
+}
+
+// EncryptionKeyOf returns the encryption key that a signing CSR carries for
+// the pair, or nil where it carries none. The CSR's signature covers it and was
+// checked.
+func EncryptionKeyOf(csr []byte) (spki []byte, err error) {
+	parsed, err := issuance.ParseCSR(csr)
+	if err != nil {
+		return nil, err
+	}
+	return carried(parsed), nil
+}
+
+// sum is the hash of everything that the order asks for: what an idempotency
+// key is bound to.
+func (o *Order) sum() store.Hash {
+	b, err := json.Marshal(struct {
+		Requests []Request
+		Hold     bool
+	}{o.Requests, o.Hold})
+	if err != nil {
+		panic("ca: an order cannot be written as JSON: " + err.Error()) // plain values only
+	}
+	return store.Sum(b)
+}

@@ -1,0 +1,220 @@
+package ca
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"hufu/store"
+)
+
+// claim says which certificate line a public key belongs to.
+type claim struct {
+	SPKI        store.Hash
+	Line        string
+	Uses        uint64 // open intents and certificates that hold it
+	Compromised bool   // a certificate over it was revoked for keyCompromise
+}
+
+var claims = store.Table[claim]{
+	Name: "claim",
+	Key:  func(c *claim) []byte { return store.Key(c.SPKI) },
+	Codec: store.Codec[claim]{
+		// 01, flags, SPKI, uses, line.
+		Append: func(dst []byte, c *claim) []byte {
+			flags := byte(0)
+			if c.Compromised {
+				flags = 1
+			}
+			dst = append(dst, 1, flags)
+			dst = append(dst, c.SPKI[:]...)
+			dst = binary.AppendUvarint(dst, c.Uses)
+			return append(dst, c.Line...)
+		},
+		Decode: func(src []byte, c *claim) error {
+			const fixed = 2 + len(c.SPKI)
+			if len(src) <= fixed || src[0] != 1 || src[1] > 1 {
+				return errors.New("it is not the claim on a key")
+			}
+			uses, n := binary.Uvarint(src[fixed:])
+			if n <= 0 {
+				return errors.New("it is not the claim on a key")
+			}
+			*c = claim{Compromised: src[1] == 1, Uses: uses, Line: string(src[fixed+n:])}
+			copy(c.SPKI[:], src[2:])
+			return nil
+		},
+	},
+}
+
+// answer remembers an order by its idempotency key. It holds no state of its
+// own: the order is open while its intents are, and answered once its
+// certificates are there. Closing the intents removes it.
+type answer struct {
+	Requester, Key string
+	Hash           store.Hash
+	Refs           []Ref
+}
+
+var answers = store.Table[answer]{
+	Name:  "answer",
+	Key:   func(a *answer) []byte { return answerKey(a.Requester, a.Key) },
+	Codec: store.JSON[answer](),
+}
+
+// answerKey bounds the key's length, whatever callers name themselves.
+func answerKey(requester, key string) []byte {
+	return store.Key(store.Sum([]byte(requester)), store.Sum([]byte(key)))
+}
+
+// Tables are the tables of this package, for store.Config.
+var Tables = []store.Checked{&claims, &answers}
+
+// recall gives every order that was answered before its certificates, and marks
+// the ones that are under way elsewhere.
+func (a *Authority) recall(ctx context.Context, us []*underway) error {
+	named := false
+	for _, u := range us {
+		u.open = 0
+		u.hash = u.Order.sum()
+		named = named || u.IdempotencyKey != ""
+	}
+	if !named {
+		return nil
+	}
+	return a.Book.View(ctx, func(tx *store.Tx) error {
+		for _, u := range us {
+			if err := recallOne(tx, u); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func recallOne(tx *store.Tx, u *underway) error {
+	if u.IdempotencyKey == "" {
+		return nil
+	}
+	ans, err := answers.Get(tx, answerKey(u.Requester, u.IdempotencyKey))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if ans.Hash != u.hash {
+		u.err = &IdempotencyError{Key: u.IdempotencyKey}
+		return nil
+	}
+	certs := make([]*store.Certificate, len(ans.Refs))
+	for i, ref := range ans.Refs {
+		certs[i], err = store.Certificates.Get(tx, ref.key())
+		if errors.Is(err, store.ErrNotFound) {
+			u.open = tx.Head()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	u.certs = certs
+	return nil
+}
+
+// reserve is step 4 for one order.
+func (a *Authority) reserve(tx *store.Tx, u *underway, node string) error {
+	// The same order may have come in since recall looked. Then this one waits.
+	if err := recallOne(tx, u); err != nil || !u.goesOn() {
+		return err
+	}
+	group := u.items[0].cert.Serial
+	refs := make([]Ref, len(u.items))
+	for i := range u.items {
+		it := &u.items[i]
+		c := it.cert
+		refs[i] = Ref{c.CA, c.Serial}
+		if err := mayIssue(tx, it); err != nil {
+			return err
+		}
+		if err := a.claim(tx, c); err != nil {
+			return err
+		}
+		intent := store.Intent{CA: c.CA, Serial: c.Serial, TBSHash: it.token.TBSHash(), SPKI: c.SPKI, RequestHash: u.hash,
+			Requester: u.Requester, Profile: c.Profile, IdempotencyKey: u.IdempotencyKey, Line: c.Line, Node: node,
+			Time: tx.Now().UTC(), Group: group}
+		intent.Seq = tx.Append(store.Event{Kind: store.KindIntent, CA: c.CA, Serial: c.Serial, Actor: u.Requester,
+			Detail: `{"profile":"` + c.Profile + `","tbs":"` + intent.TBSHash.String() + `"}`})
+		if err := store.Intents.Insert(tx, &intent); err != nil {
+			return fmt.Errorf("recording the intent of %s: %w", c.Serial, err)
+		}
+	}
+	if u.IdempotencyKey != "" {
+		if err := answers.Insert(tx, &answer{u.Requester, u.IdempotencyKey, u.hash, refs}); err != nil {
+			return fmt.Errorf("recording the idempotency key: %w", err)
+		}
+	}
+	if u.Reserve != nil {
+		return u.Reserve(tx, u.records())
+	}
+	return nil
+}
+
+// mayIssue checks that the CA is active and that a renewal renews what it says.
+func mayIssue(tx *store.Tx, it *item) error {
+	c := it.cert
+	switch rec, err := store.CAs.Get(tx, store.Key(c.CA)); {
+	case err != nil:
+		return fmt.Errorf("looking up CA %q: %w", c.CA, err)
+	case rec.State != "active":
+		return &CAError{CA: c.CA, Detail: "it is " + rec.State + " and issues no more certificates", Remedy: "name its line, so that the newest generation is used"}
+	}
+	if !it.renewal {
+		return nil
+	}
+	last, err := store.Certificates.Last(tx, "line", store.Key(c.Line))
+	if errors.Is(err, store.ErrNotFound) {
+		return &RequestError{Problem: "request-line", Detail: fmt.Sprintf("there is no certificate line %q", c.Line), Remedy: "leave the line out to begin a new one"}
+	}
+	if err != nil {
+		return fmt.Errorf("looking up line %q: %w", c.Line, err)
+	}
+	if last.Profile != c.Profile || last.Subject != c.Subject {
+		return &RequestError{Problem: "request-line", Detail: fmt.Sprintf("line %s is of profile %s for %q", c.Line, last.Profile, last.Subject),
+			Remedy: "ask for the same profile and names, or leave the line out to begin a new one"}
+	}
+	return nil
+}
+
+// claim takes the certificate's key for its line.
+func (a *Authority) claim(tx *store.Tx, c *store.Certificate) error {
+	for id, i := range a.issuers {
+		if i.CA().SPKI == c.SPKI {
+			return &KeyTakenError{SPKI: c.SPKI, Line: "of CA " + id}
+		}
+	}
+	cl, err := claims.Get(tx, store.Key(c.SPKI))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		cl = &claim{SPKI: c.SPKI, Line: c.Line}
+	case err != nil:
+		return fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
+	case cl.Line != c.Line || cl.Compromised:
+		return &KeyTakenError{SPKI: c.SPKI, Line: cl.Line, Compromised: cl.Compromised}
+	}
+	cl.Uses++
+	return claims.Put(tx, cl)
+}
+
+// release gives a key back that an intent had claimed.
+func release(tx *store.Tx, spki store.Hash) error {
+	cl, err := claims.Get(tx, store.Key(spki))
+	if err != nil {
+		return fmt.Errorf("looking up the key %s: %w", spki, err)
+	}
+	if cl.Uses--; cl.Uses == 0 {
+		return claims.Delete(tx, store.Key(spki))
+	}
+	return claims.Put(tx, cl)
+}
