@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,7 +63,9 @@ func (c *call) certificate(tx *store.Tx) (*store.Certificate, error) {
 func wireCertificate(tx *store.Tx, cert *store.Certificate) (*client.Certificate, error) {
 	st, err := store.Statuses.Get(tx, store.Key(cert.CA, cert.Serial))
 	if err != nil {
-		return nil, err
+		// Not wrapped: a certificate without a status is a fault of the book,
+		// never "not found".
+		return nil, fmt.Errorf("reading the status of certificate %s of CA %s: %v", cert.Serial, cert.CA, err)
 	}
 	return &client.Certificate{
 		CA: cert.CA, Serial: cert.Serial.String(), Profile: cert.Profile, Subject: cert.Subject, Names: cert.Names, Line: cert.Line,

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"hufu/api/client"
 	"hufu/jobs"
@@ -85,24 +84,17 @@ func (s *Server) job(c *call) (*answer, error) {
 }
 
 func (s *Server) jobItems(c *call) (*answer, error) {
-	after, err := c.number("after", 0)
+	limit, after, err := c.page()
 	if err != nil {
 		return nil, err
 	}
-	limit, err := c.limit()
+	items, next, err := s.cfg.Jobs.Items(c.Context(), c.PathValue("id"), after, limit)
 	if err != nil {
 		return nil, err
 	}
-	items, err := s.cfg.Jobs.Items(c.Context(), c.PathValue("id"), after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.JobItem]{Items: []client.JobItem{}}
+	page := client.Page[client.JobItem]{Items: []client.JobItem{}, Next: c.next(next)}
 	for _, i := range items {
 		page.Items = append(page.Items, client.JobItem{N: i.N, Name: i.Name, OK: i.OK, Error: i.Error, Result: i.Result})
-	}
-	if len(items) == limit {
-		page.Next = strconv.FormatUint(items[limit-1].N, 10)
 	}
 	return reply(http.StatusOK, page)
 }

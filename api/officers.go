@@ -115,21 +115,18 @@ func (s *Server) openApproval(c *call, op policy.Operation, city string, request
 	})
 }
 
-// approvals lists. A caller of a city sees those of the city.
 func (s *Server) approvals(c *call) (*answer, error) {
 	limit, after, err := c.page()
 	if err != nil {
 		return nil, err
 	}
-	list, next, err := s.cfg.Office.Approvals(c.Context(), c.query("state"), after, limit)
+	list, next, err := s.cfg.Office.Approvals(c.Context(), c.city, c.query("state"), after, limit)
 	if err != nil {
 		return nil, err
 	}
 	page := client.Page[client.Approval]{Items: []client.Approval{}, Next: c.next(next)}
 	for _, a := range list {
-		if c.caller.City == "" || a.City == c.caller.City {
-			page.Items = append(page.Items, *wireApproval(a))
-		}
+		page.Items = append(page.Items, *wireApproval(a))
 	}
 	return reply(http.StatusOK, page)
 }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"hufu/api/client"
 	"hufu/ca"
+	"hufu/officers"
 	"hufu/policy"
+	"hufu/readers"
 	"hufu/store"
 	"hufu/verify"
 )
@@ -46,6 +49,7 @@ var (
 	kindInternal      = &kind{"internal", 500, "Internal error", "Ask again; if it stays so, give the operator the instance, which names the request in the node's log."}
 	kindUnavailable   = &kind{"unavailable", 503, "The node cannot do this now", "Ask again in a moment."}
 
+	kindPerson  = &kind{"officer-refused", 409, "The officer cannot be recorded so", "Bring a good certificate of this book that fits the roles."}
 	kindProfile = &kind{"unknown-profile", 400, "There is no such profile", "Ask for one of the profiles that the detail lists."}
 	kindPair    = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
 
@@ -60,7 +64,7 @@ var (
 // kinds lists every sort of problem, for the pages and the document.
 var kinds = []*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
-	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair,
+	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPerson,
 	kindCA, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }
 
@@ -73,50 +77,112 @@ func problemf(k *kind, format string, args ...any) *client.Problem {
 // What it does not know is an internal error, whose text is for the log.
 func (s *Server) problem(err error) *client.Problem {
 	var (
-		problem   *client.Problem
+		told      *client.Problem
 		denied    *policy.Denied
 		violation *policy.Violation
-		request   *ca.RequestError
-		taken     *ca.KeyTakenError
-		reused    *ca.IdempotencyError
-		state     *ca.StateError
-		caError   *ca.CAError
 		misfit    verify.Misfit
 	)
 	switch {
-	case errors.As(err, &problem):
-		p := *problem
+	case errors.As(err, &told):
+		p := *told
 		return &p
 	case errors.As(err, &denied):
 		return problemf(kindForbidden, "%s", denied)
 	case errors.As(err, &violation):
-		p := problemf(kindViolation, "%s", violation.Detail)
+		k := kindViolation
+		if strings.HasPrefix(violation.Rule, "csr-") {
+			k = kindRequest // what is broken is the request itself, not what it asks for
+		}
+		p := problemf(k, "%s", violation.Detail)
 		p.Rule, p.Citation = violation.Rule, violation.Citation
 		return p
+	case errors.As(err, &misfit):
+		return misfitProblem(misfit)
+	}
+	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, readerProblem} {
+		if p := of(err); p != nil {
+			return p
+		}
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return problemf(kindNotFound, "%s", err)
+	case errors.Is(err, store.ErrExists):
+		return problemf(kindExists, "%s", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
+		return problemf(kindUnavailable, "the work was not done in the time that there was")
+	}
+	return problemf(kindInternal, "something went wrong inside the node")
+}
+
+// caProblem tells the spine's refusals.
+func caProblem(err error) *client.Problem {
+	var (
+		request *ca.RequestError
+		taken   *ca.KeyTakenError
+		reused  *ca.IdempotencyError
+		state   *ca.StateError
+		reason  *ca.ReasonError
+		absent  *ca.CAError
+	)
+	switch {
 	case errors.As(err, &request):
-		p := problemf(kindRequest, "%s: %s", request.Problem, request.Detail)
-		p.Remedy = request.Remedy
-		return p
+		return remedied(kindRequest, request.Remedy, "%s: %s", request.Problem, request.Detail)
 	case errors.As(err, &taken):
 		return problemf(kindKeyTaken, "%s", taken)
 	case errors.As(err, &reused):
 		return problemf(kindKeyReused, "%s", reused)
 	case errors.As(err, &state):
 		return problemf(kindState, "%s", state)
-	case errors.As(err, &caError):
-		p := problemf(kindCA, "CA %q: %s", caError.CA, caError.Detail)
-		p.Remedy = caError.Remedy
-		return p
-	case errors.As(err, &misfit):
-		return misfitProblem(misfit)
-	case errors.Is(err, store.ErrNotFound):
-		return problemf(kindNotFound, "the book has nothing of that name")
-	case errors.Is(err, store.ErrExists):
-		return problemf(kindExists, "something of that name stands in the book already")
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return problemf(kindUnavailable, "the work was not done in the time that there was")
+	case errors.As(err, &reason):
+		return problemf(kindMalformed, "%s", reason)
+	case errors.As(err, &absent):
+		return remedied(kindCA, absent.Remedy, "CA %q: %s", absent.CA, absent.Detail)
 	}
-	return problemf(kindInternal, "something went wrong inside the node")
+	return nil
+}
+
+// peopleProblem tells the office's refusals.
+func peopleProblem(err error) *client.Problem {
+	var (
+		caller   *officers.CallerError
+		approval *officers.ApprovalError
+		person   *officers.PersonError
+	)
+	switch {
+	case errors.As(err, &caller):
+		return problemf(kindCaller, "%s", caller)
+	case errors.As(err, &approval):
+		return remedied(kindApproval, approval.Remedy, "approval %s (%s): %s", approval.ID, approval.Problem, approval.Detail)
+	case errors.As(err, &person):
+		return remedied(kindPerson, person.Remedy, "%q: %s", person.Name, person.Detail)
+	}
+	return nil
+}
+
+// readerProblem tells the register's refusals.
+func readerProblem(err error) *client.Problem {
+	var (
+		taken *readers.TakenError
+		pair  *readers.PairError
+		state *readers.StateError
+	)
+	switch {
+	case errors.As(err, &taken):
+		return problemf(kindExists, "%s", taken)
+	case errors.As(err, &pair):
+		return remedied(kindRequest, pair.Remedy, "reader %q: %s", pair.Number, pair.Detail)
+	case errors.As(err, &state):
+		return problemf(kindState, "%s", state)
+	}
+	return nil
+}
+
+// remedied makes a problem that brings its own remedy.
+func remedied(k *kind, remedy, format string, args ...any) *client.Problem {
+	p := problemf(k, format, args...)
+	p.Remedy = remedy
+	return p
 }
 
 // misfitProblem tells which half of the tally did not fit, and names the kinds

@@ -54,7 +54,7 @@ func wholeReader(tx *store.Tx, r *readers.Reader) (client.Reader, error) {
 		}
 		cert, err := store.Certificates.Get(tx, store.Key(r.CA, serial))
 		if err != nil {
-			return w, err
+			return w, fmt.Errorf("reading certificate %s of reader %s: %v", serial, r.Number, err) // never "not found"
 		}
 		wc, err := wireCertificate(tx, cert)
 		if err != nil {

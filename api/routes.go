@@ -231,7 +231,7 @@ var nodeRoutes = []route{
 	},
 	{
 		Method: http.MethodGet, Path: "/v1/jobs/{id}/items", ID: "listJobItems", Doc: "Lists the result for each item of a job.",
-		Operation: policy.OpJobRead, City: ofJob, Query: []param{{"after", "integer", "number of the last item known"}, {"limit", "integer", "items in a page, at most 1000"}},
+		Operation: policy.OpJobRead, City: ofJob, Query: paging,
 		Status: 200, Answer: client.Page[client.JobItem]{}, Handle: (*Server).jobItems,
 	},
 	{
