@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -33,9 +34,9 @@ func algorithmOf(key crypto.PublicKey) (*algorithm, error) {
 	case *ecdsa.PublicKey:
 		switch k.Curve {
 		case elliptic.P256():
-			return &algorithm{algorithmID(oid.SignatureECDSASHA256, false), crypto.SHA256, placeholderECDSA()}, nil
+			return &algorithm{algorithmID(oid.SignatureECDSASHA256, false), crypto.SHA256, placeholderECDSA(32)}, nil
 		case elliptic.P384():
-			return &algorithm{algorithmID(oid.SignatureECDSASHA384, false), crypto.SHA384, placeholderECDSA()}, nil
+			return &algorithm{algorithmID(oid.SignatureECDSASHA384, false), crypto.SHA384, placeholderECDSA(48)}, nil
 		}
 		return nil, fmt.Errorf("no signature algorithm for curve %s", k.Curve.Params().Name)
 	case *rsa.PublicKey:
@@ -55,8 +56,12 @@ func algorithmID(id asn1.ObjectIdentifier, null bool) []byte {
 	return b.BytesOrPanic()
 }
 
-// placeholderECDSA is an ECDSA-Sig-Value with r = s = 1.
-func placeholderECDSA() []byte { return []byte{0x30, 6, 2, 1, 1, 2, 1, 1} }
+// placeholderECDSA is an ECDSA-Sig-Value with r = s = 0101…01, as long as real
+// ones are (RFC 3279, Section 2.2.3).
+func placeholderECDSA(size int) []byte {
+	number := append([]byte{byte(cbasn1.INTEGER), byte(size)}, bytes.Repeat([]byte{1}, size)...)
+	return slices.Concat([]byte{byte(cbasn1.SEQUENCE), byte(2 * len(number))}, number, number)
+}
 
 func (a *algorithm) digest(message []byte) []byte {
 	h := a.hash.New()
