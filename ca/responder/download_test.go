@@ -1,0 +1,94 @@
+package responder_test
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+
+	"hufu/internal/testpki"
+)
+
+func TestCRLDownload(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	w := newWorld(t, nil)
+	for number, entries := range []int{0, 3, 30_000} { // the last goes through a file
+		der := w.publish(uint64(number)+1, entries)
+		res, body := w.get("/crl/services.crl")
+		if res.StatusCode != 200 || !bytes.Equal(body, der) {
+			t.Fatalf("%d entries: %s, %d of %d octets", entries, res.Status, len(body), len(der))
+		}
+		list, err := x509.ParseRevocationList(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := res.Header
+		if h.Get("Content-Type") != "application/pkix-crl" || h.Get("Cache-Control") != "max-age=5, public, no-transform, must-revalidate" ||
+			h.Get("Last-Modified") != list.ThisUpdate.Format(http.TimeFormat) || h.Get("Etag") == "" || h.Get("Expires") == "" {
+			t.Errorf("%d entries: %v", entries, h)
+		}
+		if res, body := w.get("/crl/services.crl", "If-None-Match", h.Get("Etag")); res.StatusCode != http.StatusNotModified || len(body) > 0 {
+			t.Errorf("%d entries, known already: %s", entries, res.Status)
+		}
+		from := len(der) / 2
+		res, body = w.get("/crl/services.crl", "Range", fmt.Sprintf("bytes=%d-", from), "If-Range", h.Get("Etag"))
+		if res.StatusCode != http.StatusPartialContent || !bytes.Equal(body, der[from:]) {
+			t.Errorf("%d entries, second half: %s, %d octets", entries, res.Status, len(body))
+		}
+		res, _ = w.get("/crl/services.crl", "Range", "bytes=99999999-")
+		if res.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+			t.Errorf("%d entries, behind the end: %s", entries, res.Status)
+		}
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestCRLWhileItChanges: who reads while a new list is published gets one of the two,
+// whole.
+func TestCRLWhileItChanges(t *testing.T) {
+	w := newWorld(t, nil)
+	lists := [][]byte{w.publish(1, 20_000)}
+	together(5, func(i int) {
+		if i == 0 {
+			for n := range 5 {
+				lists = append(lists, w.publish(uint64(n)+2, 20_000+n))
+			}
+			return
+		}
+		for range 10 {
+			_, body := w.get("/crl/services.crl")
+			list, err := x509.ParseRevocationList(body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := list.CheckSignatureFrom(testpki.Must(x509.ParseCertificate(w.CA("services").Record.Certificate))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if _, body := w.get("/crl/services.crl"); !bytes.Equal(body, lists[len(lists)-1]) {
+		t.Error("what is served at the end is not the newest")
+	}
+}
+
+func TestIssuerDownload(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, ca := range w.CAs() {
+		res, body := w.get("/issuer/" + ca.Record.ID + ".cer")
+		if res.StatusCode != 200 || !bytes.Equal(body, ca.Record.Certificate) || res.Header.Get("Content-Type") != "application/pkix-cert" {
+			t.Errorf("%s: %s %v", ca.Record.ID, res.Status, res.Header)
+		}
+		if res, _ := w.get("/issuer/"+ca.Record.ID+".cer", "If-None-Match", res.Header.Get("Etag")); res.StatusCode != http.StatusNotModified {
+			t.Errorf("%s, known already: %s", ca.Record.ID, res.Status)
+		}
+	}
+	if w.renewed.Load() > 0 {
+		t.Error("a download had a certificate made")
+	}
+}
