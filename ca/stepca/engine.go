@@ -73,7 +73,11 @@ func (e *engine) CreateCertificate(r *casapi.CreateCertificateRequest) (*casapi.
 }
 
 func (e *engine) response(ctx context.Context, c *store.Certificate) (*casapi.CreateCertificateResponse, error) {
-	authority, err := e.cfg.Authority.CA(ctx, c.CA)
+	var authority *store.CA
+	err := e.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
+		authority, err = store.CAs.Get(tx, store.Key(c.CA))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

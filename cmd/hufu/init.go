@@ -207,7 +207,7 @@ func (n *node) certifyCity(ctx context.Context, a CAConfig) error {
 // publishes to directories.
 func (n *node) keepers() []*keeper {
 	services, _ := n.conf.lineOf("services")
-	k := keeper{dir: n.conf.path("tls"), ca: services, authority: n.authority, now: time.Now, log: n.log}
+	k := keeper{dir: n.conf.path("tls"), ca: services, book: n.book, authority: n.authority, now: time.Now, log: n.log}
 	server, publisher := k, k
 	server.name, server.profile, server.dns = "node", "server", n.conf.API.Names
 	publisher.name, publisher.profile, publisher.dns = "publisher", "client", []string{n.conf.Node + ".publisher." + n.conf.Domain}
@@ -239,7 +239,7 @@ func (n *node) certifyAdmins(ctx context.Context, admins []admin, out string) er
 			return fmt.Errorf("certifying the admin %s: %w", a.name, err)
 		}
 		people[i] = officers.Person{Fingerprint: store.Sum(certs[0].DER), Name: a.name, Roles: []policy.Role{policy.CAAdmin}, Certificate: certs[0].DER}
-		authority, err := n.authority.CA(ctx, certs[0].CA)
+		authority, err := caRecord(ctx, n.book, certs[0].CA)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 
 	"hufu/ca"
 	"hufu/policy"
+	"hufu/store"
 )
 
 // keeper keeps one of the node's own TLS certificates: it takes it up from its
@@ -34,6 +35,7 @@ type keeper struct {
 	profile   string
 	dns       []string
 	life      time.Duration // 0 = the profile's
+	book      *store.Book
 	authority *ca.Authority
 	now       func() time.Time
 	log       *slog.Logger
@@ -84,7 +86,7 @@ func (k *keeper) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("issuing the node's certificate %q: %w", k.name, err)
 	}
-	authority, err := k.authority.CA(ctx, certs[0].CA)
+	authority, err := caRecord(ctx, k.book, certs[0].CA)
 	if err != nil {
 		return err
 	}

@@ -185,3 +185,15 @@ func (n *node) close() {
 func request(key crypto.Signer) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 }
+
+// caRecord reads the record of one CA.
+func caRecord(ctx context.Context, b *store.Book, id string) (c *store.CA, err error) {
+	err = b.View(ctx, func(tx *store.Tx) error {
+		c, err = store.CAs.Get(tx, store.Key(id))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading CA %s: %w", id, err)
+	}
+	return c, nil
+}

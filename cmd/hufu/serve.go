@@ -22,7 +22,6 @@ import (
 	"hufu/ca/responder"
 	"hufu/ca/stepca"
 	"hufu/hsm"
-	"hufu/issuance"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
@@ -66,11 +65,6 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	n := &node{conf: conf, log: log}
 	defer n.close()
 	log.Info("starting", "node", conf.Node, "version", version())
-	for _, p := range policy.Profiles {
-		if err := issuance.LintSample(p.Name); err != nil {
-			return fmt.Errorf("judging a sample of profile %s: %w", p.Name, err)
-		}
-	}
 	if err := n.openKeys(ctx); err != nil {
 		return err
 	}
@@ -83,6 +77,11 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	}
 	if err := n.openAuthority(ctx); err != nil {
 		return err
+	}
+	for _, i := range n.issuers {
+		if err := i.LintSamples(); err != nil {
+			return fmt.Errorf("judging samples of CA %s: %w", i.CA().ID, err)
+		}
 	}
 	closed, err := n.authority.Recover(ctx)
 	if err != nil {
