@@ -1,18 +1,11 @@
 package verify
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/asn1"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"math"
 	"time"
 )
-
-// loadVersion is the version that every content begins with.
-const loadVersion = 1
 
 // LoadRequest is what a reader signs to ask for a load.
 type LoadRequest struct {
@@ -94,150 +87,93 @@ type LoadResult struct {
 	PermissionHash [32]byte
 }
 
-// The contents on the wire, each a SEQUENCE. Integers that are not negative fit
-// into 63 bits.
-type (
-	wireRequest struct {
-		Version        int
-		Transaction    []byte
-		CardCity       string `asn1:"utf8"`
-		ReaderCity     string `asn1:"utf8"`
-		Reader         string `asn1:"utf8"`
-		Card           string `asn1:"utf8"`
-		Counter        int64
-		Random         []byte
-		Amount         int64
-		Balance        int64
-		Type           int
-		KeyIndex       int
-		KeyVersion     int
-		Algorithm      int
-		MAC1           []byte
-		Terminal       []byte
-		Expiry         time.Time `asn1:"generalized"`
-		EncryptionHash []byte
-	}
-	wirePermission struct {
-		Version     int
-		Transaction []byte
-		City        string    `asn1:"utf8"`
-		Reader      string    `asn1:"utf8"`
-		Expiry      time.Time `asn1:"generalized"`
-		RequestHash []byte
-		CommandHash []byte
-		Sealed      []byte
-	}
-	wireScript struct {
-		Version       int
-		Transaction   []byte
-		City          string    `asn1:"utf8"`
-		Reader        string    `asn1:"utf8"`
-		Expiry        time.Time `asn1:"generalized"`
-		RequestHash   []byte
-		CommandScript []byte
-		DataScript    []byte
-	}
-	wireResult struct {
-		Version        int
-		Transaction    []byte
-		City           string `asn1:"utf8"`
-		Reader         string `asn1:"utf8"`
-		Card           string `asn1:"utf8"`
-		Counter        int64
-		Outcome        asn1.Enumerated
-		TAC            []byte
-		Balance        int64
-		ScriptResult   []byte
-		PermissionHash []byte
-	}
-)
+// fields walks the content on the wire, in one direction or the other.
+func (r *LoadRequest) fields(c *coder) {
+	c.transaction(&r.Transaction)
+	c.city("card's city", &r.CardCity)
+	c.city("reader's city", &r.ReaderCity)
+	c.name("reader", &r.Reader)
+	c.card(&r.Card)
+	number(c, "counter", &r.Counter, 0)
+	c.octets("card's random", &r.Random, 4, 16)
+	c.money("amount", &r.Amount, 1)
+	c.money("balance", &r.Balance, 0)
+	number(c, "type", &r.Type, 0)
+	number(c, "key index", &r.KeyIndex, 0)
+	number(c, "key version", &r.KeyVersion, 0)
+	number(c, "algorithm", &r.Algorithm, 0)
+	c.octets("MAC1", &r.MAC1, 0, 16)
+	c.octets("terminal number", &r.Terminal, 6, 6)
+	c.time("expiry", &r.Expiry)
+	c.hash("hash of the encryption certificate", &r.EncryptionHash)
+}
+
+func (p *LoadPermission) fields(c *coder) {
+	c.transaction(&p.Transaction)
+	c.city("city", &p.City)
+	c.name("reader", &p.Reader)
+	c.time("expiry", &p.Expiry)
+	c.hash("hash of the request", &p.RequestHash)
+	c.hash("hash of the command script", &p.CommandHash)
+	c.octets("envelope", &p.Sealed, 1, maxScript)
+}
+
+func (s *SealedScript) fields(c *coder) {
+	c.transaction(&s.Transaction)
+	c.city("city", &s.City)
+	c.name("reader", &s.Reader)
+	c.time("expiry", &s.Expiry)
+	c.hash("hash of the request", &s.RequestHash)
+	c.octets("command script", &s.CommandScript, 0, maxScript)
+	c.octets("data script", &s.DataScript, 0, maxScript)
+}
+
+func (r *LoadResult) fields(c *coder) {
+	c.transaction(&r.Transaction)
+	c.city("city", &r.City)
+	c.name("reader", &r.Reader)
+	c.card(&r.Card)
+	number(c, "counter", &r.Counter, 0)
+	number(c, "outcome", &r.Outcome, Credited)
+	c.octets("TAC", &r.TAC, 0, 16)
+	c.money("balance", &r.Balance, 0)
+	c.octets("script's result", &r.ScriptResult, 0, 4096)
+	c.hash("hash of the permission", &r.PermissionHash)
+	c.demand(r.Outcome <= Uncertain, "outcome")
+	c.demand((r.Outcome == Credited) == (len(r.TAC) > 0), "TAC: a credit has one, and nothing else has")
+}
 
 // Marshal encodes the request as DER.
-func (r *LoadRequest) Marshal() ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, fmt.Errorf("encoding the load request: %w", err)
-	}
-	transaction, _ := hex.DecodeString(r.Transaction)
-	return asn1.Marshal(wireRequest{
-		loadVersion, transaction, r.CardCity, r.ReaderCity, r.Reader, r.Card, int64(r.Counter), r.Random, int64(r.Amount), int64(r.Balance),
-		int(r.Type), int(r.KeyIndex), int(r.KeyVersion), int(r.Algorithm), r.MAC1, r.Terminal, second(r.Expiry), r.EncryptionHash[:],
-	})
-}
+func (r *LoadRequest) Marshal() ([]byte, error) { return encode("the load request", r) }
+
+// Marshal encodes the permission as DER.
+func (p *LoadPermission) Marshal() ([]byte, error) { return encode("the load permission", p) }
+
+// Marshal encodes the script as DER. Its errors hold nothing of the script.
+func (s *SealedScript) Marshal() ([]byte, error) { return encode("the script", s) }
+
+// Marshal encodes the result as DER.
+func (r *LoadResult) Marshal() ([]byte, error) { return encode("the load result", r) }
 
 // ParseLoadRequest reads what Marshal wrote, and nothing else.
 func ParseLoadRequest(der []byte) (*LoadRequest, error) {
-	const what = "the load request"
-	var w wireRequest
-	r, err := read(what, der, &w, func() *LoadRequest {
-		return &LoadRequest{
-			Transaction: hex.EncodeToString(w.Transaction), CardCity: w.CardCity, ReaderCity: w.ReaderCity, Reader: w.Reader, Card: w.Card,
-			Counter: uint32(w.Counter), Random: w.Random, Amount: uint64(w.Amount), Balance: uint64(w.Balance), Type: byte(w.Type),
-			KeyIndex: byte(w.KeyIndex), KeyVersion: byte(w.KeyVersion), Algorithm: byte(w.Algorithm), MAC1: w.MAC1, Terminal: w.Terminal,
-			Expiry: w.Expiry.UTC(), EncryptionHash: hash(w.EncryptionHash),
-		}
-	})
-	return r, err
-}
-
-func (r *LoadRequest) check() error {
-	return errors.Join(
-		checkNames(r.Transaction, r.Reader, r.CardCity, r.ReaderCity), checkCard(r.Card), checkExpiry(r.Expiry),
-		bounded("the card's random", len(r.Random), 4, 16), bounded("MAC1", len(r.MAC1), 0, 16), bounded("the terminal number", len(r.Terminal), 6, 6),
-		checkMoney(r.Amount, 1), checkMoney(r.Balance, 0),
-	)
-}
-
-// Marshal encodes the permission as DER.
-func (p *LoadPermission) Marshal() ([]byte, error) {
-	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("encoding the load permission: %w", err)
-	}
-	transaction, _ := hex.DecodeString(p.Transaction)
-	return asn1.Marshal(wirePermission{
-		loadVersion, transaction, p.City, p.Reader, second(p.Expiry), p.RequestHash[:], p.CommandHash[:], p.Sealed,
-	})
+	return parse[LoadRequest]("the load request", der)
 }
 
 // ParseLoadPermission reads what Marshal wrote, and nothing else.
 func ParseLoadPermission(der []byte) (*LoadPermission, error) {
-	var w wirePermission
-	return read("the load permission", der, &w, func() *LoadPermission {
-		return &LoadPermission{
-			Transaction: hex.EncodeToString(w.Transaction), City: w.City, Reader: w.Reader, Expiry: w.Expiry.UTC(),
-			RequestHash: hash(w.RequestHash), CommandHash: hash(w.CommandHash), Sealed: w.Sealed,
-		}
-	})
+	return parse[LoadPermission]("the load permission", der)
 }
 
-func (p *LoadPermission) check() error {
-	return errors.Join(checkNames(p.Transaction, p.Reader, p.City), checkExpiry(p.Expiry), bounded("the envelope", len(p.Sealed), 1, math.MaxInt32))
-}
-
-// Marshal encodes the script as DER.
-func (s *SealedScript) Marshal() ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, fmt.Errorf("encoding the script: %w", err)
-	}
-	transaction, _ := hex.DecodeString(s.Transaction)
-	return asn1.Marshal(wireScript{
-		loadVersion, transaction, s.City, s.Reader, second(s.Expiry), s.RequestHash[:], s.CommandScript, s.DataScript,
-	})
-}
-
-// ParseSealedScript reads what Marshal wrote, and nothing else. Its errors do not
-// hold anything of the script.
+// ParseSealedScript reads what Marshal wrote, and nothing else. Its errors hold
+// nothing of the script.
 func ParseSealedScript(der []byte) (*SealedScript, error) {
-	var w wireScript
-	return read("the script", der, &w, func() *SealedScript {
-		return &SealedScript{
-			Transaction: hex.EncodeToString(w.Transaction), City: w.City, Reader: w.Reader, Expiry: w.Expiry.UTC(),
-			RequestHash: hash(w.RequestHash), CommandScript: w.CommandScript, DataScript: w.DataScript,
-		}
-	})
+	return parse[SealedScript]("the script", der)
 }
 
-func (s *SealedScript) check() error {
-	return errors.Join(checkNames(s.Transaction, s.Reader, s.City), checkExpiry(s.Expiry))
+// ParseLoadResult reads what Marshal wrote, and nothing else.
+func ParseLoadResult(der []byte) (*LoadResult, error) {
+	return parse[LoadResult]("the load result", der)
 }
 
 // Check compares the plaintext with the permission that carried it.
@@ -251,123 +187,6 @@ func (s *SealedScript) Check(p *LoadPermission) error {
 		{"request that the script answers", hex.EncodeToString(p.RequestHash[:]), hex.EncodeToString(s.RequestHash[:])},
 		{"command script", hex.EncodeToString(p.CommandHash[:]), hex.EncodeToString(command[:])},
 	})
-}
-
-// Marshal encodes the result as DER.
-func (r *LoadResult) Marshal() ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, fmt.Errorf("encoding the load result: %w", err)
-	}
-	transaction, _ := hex.DecodeString(r.Transaction)
-	return asn1.Marshal(wireResult{
-		loadVersion, transaction, r.City, r.Reader, r.Card, int64(r.Counter), asn1.Enumerated(r.Outcome), r.TAC, int64(r.Balance),
-		r.ScriptResult, r.PermissionHash[:],
-	})
-}
-
-// ParseLoadResult reads what Marshal wrote, and nothing else.
-func ParseLoadResult(der []byte) (*LoadResult, error) {
-	var w wireResult
-	return read("the load result", der, &w, func() *LoadResult {
-		return &LoadResult{
-			Transaction: hex.EncodeToString(w.Transaction), City: w.City, Reader: w.Reader, Card: w.Card, Counter: uint32(w.Counter),
-			Outcome: Outcome(w.Outcome), TAC: w.TAC, Balance: uint64(w.Balance), ScriptResult: w.ScriptResult, PermissionHash: hash(w.PermissionHash),
-		}
-	})
-}
-
-func (r *LoadResult) check() error {
-	errs := []error{
-		checkNames(r.Transaction, r.Reader, r.City), checkCard(r.Card), checkMoney(r.Balance, 0),
-		bounded("the TAC", len(r.TAC), 0, 16), bounded("the script's result", len(r.ScriptResult), 0, 4096),
-	}
-	if r.Outcome < Credited || r.Outcome > Uncertain {
-		errs = append(errs, fmt.Errorf("%v is not one", r.Outcome))
-	}
-	if (r.Outcome == Credited) != (len(r.TAC) > 0) {
-		errs = append(errs, errors.New("a credit has a TAC, and nothing else has"))
-	}
-	return errors.Join(errs...)
-}
-
-// read decodes a content, checks its fields, and encodes it again: it must come
-// out octet for octet, so that a content has one spelling and no number was cut.
-func read[T interface {
-	Marshal() ([]byte, error)
-}](what string, der []byte, wire any, make func() T) (T, error) {
-	var none T
-	if rest, err := asn1.Unmarshal(der, wire); err != nil || len(rest) > 0 {
-		return none, &FormError{What: what, Err: errors.New("it is not the sequence that is expected")}
-	}
-	v := make()
-	again, err := v.Marshal()
-	if err != nil {
-		return none, &FormError{What: what, Err: err}
-	}
-	if !bytes.Equal(again, der) {
-		return none, &FormError{What: what, Err: errors.New("it is not written as Hufu writes it")}
-	}
-	return v, nil
-}
-
-// hash copies 32 octets; any other number of them is noticed by read.
-func hash(b []byte) (h [32]byte) {
-	copy(h[:], b)
-	return h
-}
-
-func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
-
-func checkNames(transaction, reader string, cities ...string) error {
-	if b, err := hex.DecodeString(transaction); err != nil || len(b) != 16 || hex.EncodeToString(b) != transaction {
-		return errors.New("a transaction has 32 lower-case hexadecimal digits")
-	}
-	for _, c := range cities {
-		if !isCity(c) {
-			return errors.New("a city has six digits")
-		}
-	}
-	if len(reader) == 0 || len(reader) > 253 || !onlyOf(reader, "abcdefghijklmnopqrstuvwxyz0123456789-.") {
-		return errors.New("a reader has a DNS name in lower case")
-	}
-	return nil
-}
-
-func checkCard(card string) error {
-	if len(card) < 8 || len(card) > 32 || !onlyOf(card, "0123456789ABCDEF") {
-		return errors.New("a card has 8 to 32 digits or capital letters A to F")
-	}
-	return nil
-}
-
-func checkMoney(fen, min uint64) error {
-	if fen < min || fen > math.MaxUint32 {
-		return fmt.Errorf("an amount lies between %d and %d fen", min, uint32(math.MaxUint32))
-	}
-	return nil
-}
-
-func checkExpiry(t time.Time) error {
-	if y := t.UTC().Year(); y < 2000 || y > 9999 {
-		return errors.New("the expiry is not a date")
-	}
-	return nil
-}
-
-func bounded(what string, n, min, max int) error {
-	if n < min || n > max {
-		return fmt.Errorf("%s has %d octets, not %d to %d", what, n, min, max)
-	}
-	return nil
-}
-
-func onlyOf(s, chars string) bool {
-	for _, r := range s {
-		if !bytes.ContainsRune([]byte(chars), r) {
-			return false
-		}
-	}
-	return true
 }
 
 type comparison struct{ field, want, have string }

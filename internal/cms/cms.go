@@ -23,6 +23,7 @@
 package cms
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"encoding/asn1"
@@ -66,6 +67,13 @@ func algorithm(id asn1.ObjectIdentifier, parameters ...byte) []byte {
 		b.AddASN1ObjectIdentifier(id)
 		b.AddBytes(parameters)
 	})
+	return b.BytesOrPanic() // only identifiers of this package come here
+}
+
+// identifier encodes an OBJECT IDENTIFIER.
+func identifier(id asn1.ObjectIdentifier) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1ObjectIdentifier(id)
 	return b.BytesOrPanic() // only identifiers of this package come here
 }
 
@@ -145,31 +153,43 @@ func (r *reader) end(what string) {
 }
 
 // identity is what CMS names a certificate by: IssuerAndSerialNumber
-// (RFC 5652, Section 10.2.4), as DER.
-type identity []byte
+// (RFC 5652, Section 10.2.4), both as DER.
+type identity struct{ issuer, serial []byte }
+
+func (i identity) equal(o identity) bool {
+	return bytes.Equal(i.serial, o.serial) && bytes.Equal(i.issuer, o.issuer)
+}
+
+func (i identity) add(b *cryptobyte.Builder) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(i.issuer)
+		b.AddBytes(i.serial)
+	})
+}
+
+// identity reads IssuerAndSerialNumber.
+func (r *reader) identity() (i identity) {
+	in := r.into(cbasn1.SEQUENCE, "issuerAndSerialNumber")
+	i.issuer = in.element(cbasn1.SEQUENCE, "issuer")
+	i.serial = in.element(cbasn1.INTEGER, "serialNumber")
+	in.end("issuerAndSerialNumber")
+	return i
+}
 
 // identify reads the issuer and the serial number of a certificate.
-func identify(cert []byte) (identity, error) {
+func identify(cert []byte) (i identity, err error) {
 	if len(cert) > MaxCertificate {
-		return nil, fmt.Errorf("cms: a certificate has %d octets, more than %d", len(cert), MaxCertificate)
+		return i, fmt.Errorf("cms: a certificate has %d octets, more than %d", len(cert), MaxCertificate)
 	}
 	r := newReader(cert)
 	tbs := r.into(cbasn1.SEQUENCE, "certificate").into(cbasn1.SEQUENCE, "tbsCertificate")
 	if tbs.next(tag0) {
 		tbs.element(tag0, "certificate version")
 	}
-	serial := tbs.element(cbasn1.INTEGER, "certificate serial number")
+	i.serial = tbs.element(cbasn1.INTEGER, "certificate serial number")
 	tbs.element(cbasn1.SEQUENCE, "certificate signature algorithm")
-	issuer := tbs.element(cbasn1.SEQUENCE, "certificate issuer")
-	if *r.err != nil {
-		return nil, *r.err
-	}
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(issuer)
-		b.AddBytes(serial)
-	})
-	return b.Bytes()
+	i.issuer = tbs.element(cbasn1.SEQUENCE, "certificate issuer")
+	return i, *r.err
 }
 
 // contentInfo opens the outermost structure (RFC 5652, Section 3).

@@ -182,7 +182,7 @@ func agreeRecipient(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, ra
 		b.AddBytes(keyAgree)
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddBytes(id)
+				id.add(b)
 				b.AddASN1OctetString(wrapped)
 			})
 		})
@@ -217,7 +217,7 @@ func (s *Sealer) transportRecipient(cert *x509.Certificate, key *rsa.PublicKey, 
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(0)
-		b.AddBytes(id)
+		id.add(b)
 		b.AddBytes(name)
 		b.AddASN1OctetString(wrapped)
 	})
@@ -279,7 +279,7 @@ func (o *Opener) Open(der []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(id, e.recipient) {
+	if !id.equal(e.recipient) {
 		return nil, ErrRecipient
 	}
 	// A wrong wrapped key is replaced by a random one, and the tag fails then.
@@ -386,14 +386,14 @@ func (e *envelope) parseAgreement(r *reader) {
 	r.end("keyAgreeRecipientInfo")
 	key := keys.into(cbasn1.SEQUENCE, "recipientEncryptedKey")
 	keys.end("recipientEncryptedKeys: there is one recipient")
-	e.recipient = key.element(cbasn1.SEQUENCE, "recipient identifier")
+	e.recipient = key.identity()
 	e.wrapped = key.content(cbasn1.OCTET_STRING, "encryptedKey")
 	key.end("recipientEncryptedKey")
 }
 
 func (e *envelope) parseTransport(r *reader) {
 	r.version(0, "keyTransRecipientInfo version")
-	e.recipient = r.element(cbasn1.SEQUENCE, "recipient identifier")
+	e.recipient = r.identity()
 	name := r.element(cbasn1.SEQUENCE, "keyEncryptionAlgorithm")
 	switch {
 	case bytes.Equal(name, oaepSHA256), bytes.Equal(name, oaepSHA256N):

@@ -115,26 +115,23 @@ func sum(hash crypto.Hash, b []byte) []byte {
 // marshalAttributes encodes the signed attributes as the SET OF that is signed:
 // sorted by encoding, with the tag of a SET (RFC 5652, Section 5.4).
 func (s *SignedData) marshalAttributes(t time.Time) ([]byte, error) {
+	var failed error
 	attribute := func(id asn1.ObjectIdentifier, value func(*cryptobyte.Builder)) []byte {
 		var b cryptobyte.Builder
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1ObjectIdentifier(id)
 			b.AddASN1(cbasn1.SET, value)
 		})
-		return b.BytesOrPanic()
+		der, err := b.Bytes()
+		failed = errors.Join(failed, err)
+		return der
 	}
 	moment, err := marshalTime(t)
 	if err != nil {
 		return nil, err
 	}
-	var kind cryptobyte.Builder
-	kind.AddASN1ObjectIdentifier(s.ContentType)
-	contentType, err := kind.Bytes()
-	if err != nil {
-		return nil, err
-	}
 	set := [][]byte{
-		attribute(oid.CMSContentType, func(b *cryptobyte.Builder) { b.AddBytes(contentType) }),
+		attribute(oid.CMSContentType, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(s.ContentType) }),
 		attribute(oid.CMSSigningTime, func(b *cryptobyte.Builder) { b.AddBytes(moment) }),
 		attribute(oid.CMSMessageDigest, func(b *cryptobyte.Builder) { b.AddASN1OctetString(s.digest) }),
 		// SigningCertificateV2 with one ESSCertIDv2: SHA-256 is its default
@@ -147,6 +144,9 @@ func (s *SignedData) marshalAttributes(t time.Time) ([]byte, error) {
 				})
 			})
 		}),
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	slices.SortFunc(set, bytes.Compare)
 	var b cryptobyte.Builder
@@ -199,7 +199,7 @@ func (s *SignedData) marshal() ([]byte, error) {
 		b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1Int64(1)
-				b.AddBytes(s.signer)
+				s.signer.add(b)
 				b.AddBytes(s.digestAlgorithm())
 				b.AddBytes(retag(s.attributes, byte(tag0)))
 				b.AddBytes(s.algorithm)
@@ -270,7 +270,7 @@ func (s *SignedData) parseCertificates(r *reader) {
 
 func (s *SignedData) parseSigner(r *reader, digest []byte) {
 	r.version(1, "signerInfo version")
-	s.signer = r.element(cbasn1.SEQUENCE, "issuerAndSerialNumber")
+	s.signer = r.identity()
 	r.exactly(digest, "signerInfo digestAlgorithm")
 	attributes := r.element(tag0, "signedAttrs")
 	s.algorithm = r.element(cbasn1.SEQUENCE, "signatureAlgorithm")
@@ -291,41 +291,51 @@ func (s *SignedData) parseSigner(r *reader, digest []byte) {
 	s.parseAttributes(r)
 }
 
-// parseAttributes reads the signed attributes: in DER order, none twice, the four
-// that Hufu needs, and any others, which mean nothing here.
+// The attributes that are read, as their types are encoded.
+var (
+	attributeContentType        = identifier(oid.CMSContentType)
+	attributeMessageDigest      = identifier(oid.CMSMessageDigest)
+	attributeSigningTime        = identifier(oid.CMSSigningTime)
+	attributeSigningCertificate = identifier(oid.CMSSigningCertificateV2)
+)
+
+// parseAttributes reads the signed attributes: in DER order, the four that Hufu
+// needs once each, and any others, which mean nothing here.
 func (s *SignedData) parseAttributes(outer *reader) {
 	r := (&reader{in: s.attributes, err: outer.err}).into(cbasn1.SET, "signedAttrs")
 	var last []byte
-	seen := map[string]bool{}
-	for r.more() {
+	var kinds, digests, times, certs int
+	for n := 0; r.more(); n++ {
 		element := r.element(cbasn1.SEQUENCE, "attribute")
-		a := (&reader{in: element, err: r.err}).into(cbasn1.SEQUENCE, "attribute")
-		id := a.oid("attribute type")
-		values := a.into(cbasn1.SET, "attribute values")
-		a.end("attribute")
-		if bytes.Compare(last, element) >= 0 || seen[id.String()] || len(seen) == maxAttributes {
-			r.fail("signedAttrs: out of order, repeated or too many")
+		if bytes.Compare(last, element) >= 0 || n == maxAttributes {
+			r.fail("signedAttrs: out of order or too many")
 			return
 		}
-		last, seen[id.String()] = element, true
-		switch {
-		case id.Equal(oid.CMSContentType):
+		last = element
+		a := (&reader{in: element, err: r.err}).into(cbasn1.SEQUENCE, "attribute")
+		id := a.element(cbasn1.OBJECT_IDENTIFIER, "attribute type")
+		values := a.into(cbasn1.SET, "attribute values")
+		a.end("attribute")
+		switch string(id) {
+		case string(attributeContentType):
+			kinds++
 			values.identifier(s.ContentType, "contentType attribute")
-		case id.Equal(oid.CMSMessageDigest):
+		case string(attributeMessageDigest):
+			digests++
 			s.digest = values.content(cbasn1.OCTET_STRING, "messageDigest attribute")
-		case id.Equal(oid.CMSSigningTime):
+		case string(attributeSigningTime):
+			times++
 			s.time = values.moment()
-		case id.Equal(oid.CMSSigningCertificateV2):
+		case string(attributeSigningCertificate):
+			certs++
 			s.parseSigningCertificate(values)
 		default:
 			continue
 		}
 		values.end("attribute values")
 	}
-	for _, id := range []asn1.ObjectIdentifier{oid.CMSContentType, oid.CMSMessageDigest, oid.CMSSigningTime, oid.CMSSigningCertificateV2} {
-		if !seen[id.String()] {
-			r.fail(fmt.Sprintf("signedAttrs: %v is missing", id))
-		}
+	if kinds != 1 || digests != 1 || times != 1 || certs != 1 {
+		r.fail("signedAttrs: contentType, messageDigest, signingTime and signingCertificateV2 are there once each")
 	}
 }
 
@@ -365,7 +375,7 @@ func (r *reader) moment() time.Time {
 // Signer returns the travelling certificate that the signer named, or nil.
 func (s *SignedData) Signer() []byte {
 	for _, c := range s.Certificates {
-		if id, err := identify(c); err == nil && bytes.Equal(id, s.signer) {
+		if id, err := identify(c); err == nil && id.equal(s.signer) {
 			return c
 		}
 	}
@@ -399,7 +409,7 @@ func (s *SignedData) CheckSignatureBy(cert []byte, key crypto.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(id, s.signer) || !bytes.Equal(sum(s.certDigest, cert), s.certHash) {
+	if !id.equal(s.signer) || !bytes.Equal(sum(s.certDigest, cert), s.certHash) {
 		return errOtherSigner
 	}
 	if !bytes.Equal(sum(s.hash, s.Content), s.digest) {

@@ -70,6 +70,12 @@ func TestSignWithForeignKey(t *testing.T) {
 	if _, err := cms.Sign(oid.CMSData, content, id.cert, nil, ecKey(t, elliptic.P256()), now); err == nil {
 		t.Error("signed with a key that is not the certificate's")
 	}
+	if _, err := cms.Sign([]int{7}, content, id.cert, nil, id.key, now); err == nil {
+		t.Error("signed a content type that cannot be")
+	}
+	if _, err := cms.Sign(oid.CMSData, content, id.cert[:50], nil, id.key, now); err == nil {
+		t.Error("signed for half a certificate")
+	}
 }
 
 // A second certificate for the same key, issuer name and serial number is not the
