@@ -1,173 +1,178 @@
 // Package hsm reaches keys that live in PKCS#11 tokens and shows them as the
 // standard library's own interfaces: crypto.Signer, crypto.Decrypter and
-// ecdh.KeyExchanger.
+// ecdh.KeyExchanger. It is the only package that talks to a token.
+//
+// A token is found by its label and serial (RFC 7512), never by a slot number, which
+// moves. A key is bound by the SHA-256 of its SubjectPublicKeyInfo and found again
+// after every reconnect, because an old object handle can point at another key. When
+// sessions, the login, the library or the whole token go away, the next operation
+// connects anew and is done once more.
+//
+// It refuses to guess: two tokens with one label, two keys for one public key, a PIN
+// that was wrong before (it is sent once, ever), a PIN file that others may read, a PIN
+// in a URI, PKCS #1 v1.5 decryption. It does not verify the signatures that it returns;
+// who holds the certificate does.
+//
+// ECDSA signatures are made as raw r||s in the token and returned in DER (RFC 3279,
+// Section 2.2.3); RSA follows RFC 8017; key wrapping follows RFC 5649.
 package hsm
 
 import (
 	"context"
 	"crypto"
-	"crypto/ecdh"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-var (
-	ErrWrongPIN    = errors.New("the token refuses the PIN")
-	ErrTokenGone   = errors.New("the token is not there")
-	ErrKeyNotFound = errors.New("the token holds no such key")
-	ErrKeyExists   = errors.New("the token holds a key with this label already")
+const (
+	defaultSessions = 16
+	defaultPatience = 10 * time.Second
 )
-
-var errNotBuilt = errors.New("not built yet")
-
-// PINSource says where a PIN comes from; exactly one field is set.
-type PINSource struct {
-	File       string `yaml:"file,omitempty"`
-	FD         int    `yaml:"fd,omitempty"`
-	Credential string `yaml:"credential,omitempty"`
-	Prompt     bool   `yaml:"prompt,omitempty"`
-
-	// CredentialsDir is the value of $CREDENTIALS_DIRECTORY; the program passes it in.
-	CredentialsDir string `yaml:"-"`
-}
-
-// Func returns the function that Config.PIN wants; name is shown in a prompt.
-func (p PINSource) Func(name string) func() ([]byte, error) {
-	return func() ([]byte, error) { return nil, errNotBuilt }
-}
 
 // Config says which token to open.
 type Config struct {
-	Module      string                 // path of the PKCS#11 library; "" takes module-path of the URI
-	URI         string                 // RFC 7512; names the token by label and serial
-	PIN         func() ([]byte, error) // asked at every login; the bytes are wiped afterwards; nil does not log in
-	MaxSessions int                    // cap of the session pool; 0 is 16
-	Patience    time.Duration          // how long an operation without an earlier deadline waits; 0 is 10 s
-	Log         *slog.Logger           // nil is silent
+	// Module is the path of the PKCS#11 library; empty takes module-path of the URI.
+	Module string
+	// URI names the token: token= and serial=, at least one of them (RFC 7512).
+	URI string
+	// PIN is asked at every login, also after a token came back; the bytes it returns
+	// are wiped afterwards. Nil does not log in. See PINSource.Func.
+	PIN func() ([]byte, error)
+	// MaxSessions caps the sessions in use at once; 0 is 16. The token's own limit holds too.
+	MaxSessions int
+	// Patience is how long an operation waits for a free session, and for a token that
+	// went away to come back, where its context ends no earlier; 0 is 10 seconds.
+	Patience time.Duration
+	// Log hears of lost and healed connections; nil is silent.
+	Log *slog.Logger
 }
 
-// URI is a PKCS#11 URI, RFC 7512.
-type URI struct {
-	Token, Manufacturer, Serial, Model                      string
-	LibraryManufacturer, LibraryDescription, LibraryVersion string
-	SlotManufacturer, SlotDescription, SlotID               string
-	Object, Type                                            string
-	ID                                                      []byte
-	PINSource, ModuleName, ModulePath                       string
+// Token is a token that is logged in to. Its methods may be called from many
+// goroutines at once.
+type Token struct {
+	cfg Config
+	uri *URI
+	m   *module
+	log *slog.Logger
+
+	conn atomic.Pointer[connection] // nil while there is none
+
+	mu      sync.Mutex // guards all below
+	closed  bool
+	info    TokenInfo
+	attempt *attempt      // the one under way
+	failed  time.Time     // end of the last attempt, if that failed
+	lost    []*connection // to be retired by the next attempt
+	oaep    crypto.Hash   // see Key.OAEPHash; 0 until asked
 }
-
-func ParseURI(s string) (*URI, error) { return nil, errNotBuilt }
-func (u *URI) String() string         { return "" }
-
-// Token is an open, logged-in token.
-type Token struct{}
 
 // TokenInfo is what the token says of itself.
 type TokenInfo struct {
 	Label, Serial, Model, Manufacturer, Firmware string
-	Mechanisms                                   []uint
+	Mechanisms                                   []uint // CKM_ numbers
 }
 
-func Open(ctx context.Context, cfg Config) (*Token, error) { return nil, errNotBuilt }
-func (t *Token) Close() error                              { return errNotBuilt }
-func (t *Token) Info() TokenInfo                           { return TokenInfo{} }
-
-// KeyKind is an algorithm with its size.
-type KeyKind int
-
-const (
-	P256 KeyKind = 1 + iota
-	P384
-	RSA2048
-	RSA3072
-	RSA4096
-)
-
-// Use is the one thing a key may do.
-type Use int
-
-const (
-	Sign Use = 1 + iota
-	Derive
-	Decrypt
-)
-
-// KeySpec describes a key to be made.
-type KeySpec struct {
-	Label       string
-	Kind        KeyKind
-	Use         Use
-	Session     bool // lives as long as the token stays connected
-	Extractable bool // may leave the token wrapped
+// Open finds the token and logs in. It tries once; only a token that was there before
+// is waited for.
+func Open(ctx context.Context, cfg Config) (*Token, error) {
+	uri, err := ParseURI(cfg.URI)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTokenURI(uri); err != nil {
+		return nil, err
+	}
+	if cfg.Module == "" {
+		cfg.Module = uri.ModulePath
+	}
+	if cfg.MaxSessions <= 0 {
+		cfg.MaxSessions = defaultSessions
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = defaultPatience
+	}
+	t := &Token{cfg: cfg, uri: uri, log: cfg.Log}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if t.m, err = loadModule(cfg.Module); err != nil {
+		return nil, err
+	}
+	a, err := t.reconnection(true)
+	if err == nil {
+		err = a.wait(ctx)
+	}
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("opening the token %s: %w", t.name(), err)
+	}
+	// From here on it is this token and no other that bears the label.
+	t.uri = t.URI()
+	return t, nil
 }
 
-// KeyInfo is one key pair found on the token.
-type KeyInfo struct {
-	Label      string
-	ID         []byte
-	Kind       KeyKind
-	Public     crypto.PublicKey
-	SPKI       [32]byte
-	Attributes Attributes
+func checkTokenURI(u *URI) error {
+	switch {
+	case u.Token == "" && u.Serial == "":
+		return errors.New("the token's URI must name its label (token=) or its serial (serial=)")
+	case u.SlotID != "" || u.SlotDescription != "" || u.SlotManufacturer != "":
+		return errors.New("the token's URI names a slot; slots move, so name the token's label and serial instead")
+	case u.PINSource != "":
+		return errors.New("pin-source in the token's URI is not used; set the PIN source beside the URI")
+	}
+	return nil
 }
 
-// Attributes is what the token says of a private key.
-type Attributes struct {
-	Sensitive, AlwaysSensitive, Extractable, NeverExtractable, Local bool
-	Sign, Decrypt, Derive, Wrap, Unwrap, Token                       bool
+// name is how errors and logs call the token.
+func (t *Token) name() string {
+	if t.uri.Token == "" {
+		return t.uri.Serial
+	}
+	return fmt.Sprintf("%q", t.uri.Token)
 }
 
-func (t *Token) Generate(ctx context.Context, spec KeySpec) (*Key, error)    { return nil, errNotBuilt }
-func (t *Token) Key(ctx context.Context, pub crypto.PublicKey) (*Key, error) { return nil, errNotBuilt }
-func (t *Token) KeyByLabel(ctx context.Context, label string) (*Key, error)  { return nil, errNotBuilt }
-func (t *Token) Keys(ctx context.Context) ([]KeyInfo, error)                 { return nil, errNotBuilt }
-func (t *Token) DestroyKey(ctx context.Context, k *Key) error                { return errNotBuilt }
-func (t *Token) Random(ctx context.Context, n int) ([]byte, error)           { return nil, errNotBuilt }
-func (t *Token) GenerateWrappingKey(ctx context.Context, label string) (*SecretKey, error) {
-	return nil, errNotBuilt
-}
-func (t *Token) WrappingKey(ctx context.Context, label string) (*SecretKey, error) {
-	return nil, errNotBuilt
+// Info returns what the token said of itself when it was last connected.
+func (t *Token) Info() TokenInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.info
 }
 
-// Key is a private key in a token.
-type Key struct{}
-
-func (k *Key) Label() string            { return "" }
-func (k *Key) SPKI() [32]byte           { return [32]byte{} }
-func (k *Key) Attributes() Attributes   { return Attributes{} }
-func (k *Key) URI() *URI                { return nil }
-func (k *Key) Public() crypto.PublicKey { return nil }
-func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return nil, errNotBuilt
-}
-func (k *Key) Decrypt(rand io.Reader, msg []byte, opts crypto.DecrypterOpts) ([]byte, error) {
-	return nil, errNotBuilt
+// URI returns the token's address, label and serial.
+func (t *Token) URI() *URI {
+	info := t.Info()
+	return &URI{Token: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer, Model: info.Model}
 }
 
-// OAEPHash returns the hash that the token can use in RSA-OAEP with this key.
-func (k *Key) OAEPHash(ctx context.Context) (crypto.Hash, error) { return 0, errNotBuilt }
-func (k *Key) ECDHKey() (ecdh.KeyExchanger, error)               { return nil, errNotBuilt }
-
-// SecretKey is an AES key that wraps others.
-type SecretKey struct{}
-
-func (s *SecretKey) Wrap(ctx context.Context, k *Key) ([]byte, error) { return nil, errNotBuilt }
-func (s *SecretKey) Unwrap(ctx context.Context, blob []byte, spec KeySpec, pub crypto.PublicKey) (*Key, error) {
-	return nil, errNotBuilt
+// Close waits for the operations under way, closes the sessions and, with the last
+// token of its library, finalises the library.
+func (t *Token) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	a := t.attempt
+	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if a != nil {
+		a.wait(ctx)
+	}
+	if c := t.conn.Swap(nil); c != nil {
+		c.permits.Acquire(ctx, c.limit) // a call that is stuck keeps its session
+		if c.m.enter(ctx) == nil {
+			c.dead.Store(true)
+			c.close()
+			c.m.leave()
+		}
+		c.m.part(c)
+	}
+	t.m.release()
+	return nil
 }
-
-func InitToken(module, label string, soPIN, pin []byte) (serial string, err error) {
-	return "", errNotBuilt
-}
-
-// Finding is one line of Doctor's report.
-type Finding struct {
-	OK     bool
-	What   string
-	Remedy string
-}
-
-func Doctor(ctx context.Context, cfg Config) []Finding { return nil }
