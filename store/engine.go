@@ -5,8 +5,10 @@ import (
 	"iter"
 )
 
-// Engine keeps ordered keys. A key has 1 to MaxKey octets, a value 0 to MaxValue; keys compare octet by octet.
-// It is safe for concurrent use.
+// Engine keeps ordered keys. A key has 1 to MaxKey octets, a value 0 to MaxValue; keys compare octet by octet. The first octet of a key says what
+// kind of thing it is for, and there are few of these: an engine may keep them apart.
+//
+// It is safe for concurrent use. Package enginetest holds every engine to this contract.
 type Engine interface {
 	// View runs f on a snapshot: what was committed before View began, and nothing later, however long f takes. It neither waits
 	// for Update nor makes it wait.
@@ -15,14 +17,14 @@ type Engine interface {
 	// Update runs f on a snapshot of the newest commit while no other Update of any process runs, and then makes the writes that it
 	// returns, all or none. They are durable when Update returns nil. Without writes nothing is committed. An error of f is returned
 	// as it is. f may run more than once (a serialisation failure), one run after the other; it may panic or end its goroutine,
-	// and then nothing is kept.
+	// and then nothing is kept. A write whose outcome is not known is ErrFailed, and so is everything after it.
 	Update(ctx context.Context, f func(Snapshot) ([]Write, error)) error
 
-	// Changed returns a channel that is closed once a commit made after the call, by any process, is there to be seen by View. It may
-	// be closed sooner.
+	// Changed returns a channel that is closed once a commit made after the call, by any process, is there to be seen by View, and
+	// when the engine is closed. It may be closed sooner.
 	Changed() <-chan struct{}
 
-	// Close waits for what runs and releases the engine.
+	// Close waits for what runs and releases the engine. From then on View and Update return ErrClosed.
 	Close() error
 }
 

@@ -170,24 +170,26 @@ var (
 	// CAs has the primary key Key(ID).
 	CAs = Table[CA]{Name: "ca", Key: func(c *CA) []byte { return Key(c.ID) }, Codec: JSON[CA]()}
 
+	// An index that many rows share a key of goes on with Seq: new entries then lie side by side, and one page of the engine takes many.
+
 	// Certificates has the primary key Key(CA, Serial) and the indexes "serial" Key(Serial), "spki" Key(SPKI), "reader" Key(Reader),
-	// "city" Key(City, Seq), "expiry" Key(NotAfter), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed.
+	// "city" Key(City, Seq), "expiry" Key(NotAfter, Seq), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed.
 	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return Key(c.CA, c.Serial) }, Codec: certificateCodec,
 		Indexes: []Index[Certificate]{
 			{"serial", func(c *Certificate) [][]byte { return [][]byte{Key(c.Serial)} }},
 			{"spki", func(c *Certificate) [][]byte { return [][]byte{Key(c.SPKI)} }},
 			{"reader", func(c *Certificate) [][]byte { return unlessEmpty(c.Reader, c.Reader) }},
 			{"city", func(c *Certificate) [][]byte { return unlessEmpty(c.City, c.City, c.Seq) }},
-			{"expiry", func(c *Certificate) [][]byte { return [][]byte{Key(c.NotAfter)} }},
+			{"expiry", func(c *Certificate) [][]byte { return [][]byte{Key(c.NotAfter, c.Seq)} }},
 			{"subject", func(c *Certificate) [][]byte { return unlessEmpty(c.Subject, c.Subject) }},
 			{"line", func(c *Certificate) [][]byte { return unlessEmpty(c.Line, c.Line) }},
 		}}
 
-	// Statuses has the primary key Key(CA, Serial) and the indexes "state" Key(State.String(), CA, Serial), "crl" Key(CA, Serial) for
-	// what is held or revoked, and "seq" Key(Seq).
+	// Statuses has the primary key Key(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Serial) for what is
+	// held or revoked, and "seq" Key(Seq).
 	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return Key(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
-			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Serial)} }},
+			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Seq)} }},
 			{"crl", func(s *Status) [][]byte {
 				if s.State == Good {
 					return nil
@@ -197,10 +199,10 @@ var (
 			{"seq", func(s *Status) [][]byte { return [][]byte{Key(s.Seq)} }},
 		}}
 
-	// Intents has the primary key Key(CA, Serial) and the indexes "node" Key(Node) and "group" Key(Group).
+	// Intents has the primary key Key(CA, Serial) and the indexes "node" Key(Node, Seq) and "group" Key(Group).
 	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return Key(i.CA, i.Serial) }, Codec: intentCodec,
 		Indexes: []Index[Intent]{
-			{"node", func(i *Intent) [][]byte { return [][]byte{Key(i.Node)} }},
+			{"node", func(i *Intent) [][]byte { return [][]byte{Key(i.Node, i.Seq)} }},
 			{"group", func(i *Intent) [][]byte { return [][]byte{Key(i.Group)} }},
 		}}
 
