@@ -3,17 +3,22 @@
 package ldapsync
 
 import (
+	"cmp"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/go-ldap/ldap/v3"
 
 	"hufu/store"
 )
-
-var errNotBuilt = errors.New("not built")
 
 // Directory is one LDAP server to publish to.
 type Directory struct {
@@ -38,51 +43,239 @@ type Config struct {
 }
 
 // Publisher runs one worker for each directory.
-type Publisher struct{}
+type Publisher struct {
+	book    *store.Book
+	epochs  []store.Epoch
+	key     crypto.Signer
+	node    string
+	lease   time.Duration
+	now     func() time.Time
+	log     *slog.Logger
+	workers []*worker
+
+	baseMu sync.Mutex
+	base   *Tree  // the book's entries as of baseAt or later; nil until a worker asks; guarded by baseMu
+	baseAt uint64 // guarded by baseMu
+}
 
 // New checks the configuration. It connects to nothing.
-func New(cfg Config) (*Publisher, error) { return nil, errNotBuilt }
+func New(cfg Config) (*Publisher, error) {
+	if cfg.Book == nil || cfg.Key == nil {
+		return nil, errors.New("publishing to directories: a book and a key for the statements are needed")
+	}
+	if _, err := newNoteKey("", cfg.Key.Public()); err != nil {
+		return nil, fmt.Errorf("publishing to directories: %w", err)
+	}
+	p := &Publisher{
+		book: cfg.Book, epochs: cfg.Book.Epochs(), key: cfg.Key, node: cmp.Or(cfg.Node, "node"), lease: cmp.Or(cfg.Lease, 15*time.Second),
+		now: cfg.Now, log: cfg.Log,
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if strings.Contains(p.node, "/") {
+		return nil, fmt.Errorf("publishing to directories: the node's name %q must not contain a slash", p.node)
+	}
+	names := map[string]bool{}
+	for _, d := range cfg.Directories {
+		if err := d.check(); err != nil {
+			return nil, fmt.Errorf("directory %q: %w", d.Name, err)
+		}
+		if names[d.Name] {
+			return nil, fmt.Errorf("directory %q is named twice", d.Name)
+		}
+		names[d.Name] = true
+		p.workers = append(p.workers, &worker{
+			p: p, dir: &d, id: p.node + "/" + rand.Text(),
+			status: DirectoryStatus{Name: d.Name, URL: d.URL, State: stateStarting, Entries: -1},
+		})
+	}
+	return p, nil
+}
+
+// check completes a directory's configuration.
+func (d *Directory) check() error {
+	d.InFlight, d.Timeout = cmp.Or(d.InFlight, 32), cmp.Or(d.Timeout, 10*time.Second)
+	if d.Name == "" {
+		return errors.New("it has no name")
+	}
+	_, secure, err := d.address()
+	if err != nil {
+		return err
+	}
+	if secure && d.StartTLS {
+		return errors.New("StartTLS belongs to ldap://, not to ldaps://")
+	}
+	if (secure || d.StartTLS) && d.TLS == nil {
+		return errors.New("TLS needs the roots to trust and a client certificate")
+	}
+	base, err := ldap.ParseDN(d.Base)
+	if err != nil || len(base.RDNs) == 0 {
+		return fmt.Errorf("base %q is not the name of an entry", d.Base)
+	}
+	return nil
+}
 
 // Run publishes until ctx ends. A directory that fails is tried again and delays no other.
-func (p *Publisher) Run(ctx context.Context) error { return errNotBuilt }
+func (p *Publisher) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	for _, w := range p.workers {
+		group.Go(func() { w.run(ctx) })
+	}
+	group.Wait()
+	return nil
+}
 
 // DirectoryStatus is what is known of one directory.
 type DirectoryStatus struct {
-	Name, URL  string
-	State      string    // in words: "in step", "catching up", "unreachable", …
-	Epoch      uint64    // of the statement in the directory
+	Name       string
+	URL        string
+	State      string    // in words: "in step", "catching up", "unreachable", "ahead of the book", …
+	Epoch      uint64    // of the watermark
 	Watermark  uint64    // every change up to here is in the directory
-	Time       time.Time // of the statement
-	Entries    int64     // entries that the statement covers
-	Applied    uint64    // like Watermark, but as far as this worker knows right now
-	From, Head uint64    // where this connection began, and the head of the book: progress is Applied-From of Head-From
-	LagChanges uint64
-	LagSeconds float64
-	LastError  string
+	Time       time.Time // of the last statement
+	Entries    int64     // that it covers; -1 while the directory is being filled
+	From       uint64    // where this connection began: it has done Watermark-From of Head-From
+	Head       uint64    // the newest event of the book
+	LagChanges uint64    // events that are not in the directory yet
+	LagSeconds float64   // age of the oldest of them
+	LastError  string    // "" = none since it last was in step
 	ErrorTime  time.Time
-	Repairs    int64 // entries that were not as they should have been and were put right
+	Repairs    int64 // entries that were not as this book had left them and were put right
 }
 
-// Status says how far each directory is. It asks no directory.
-func (p *Publisher) Status(ctx context.Context) []DirectoryStatus { return nil }
-
-// Ahead is a directory that knows of changes that the book does not have.
-type Ahead struct {
-	Directory string
-	Reason    string
+// Status says how far each directory is. It asks the book, and no directory.
+func (p *Publisher) Status(ctx context.Context) []DirectoryStatus {
+	var all []DirectoryStatus
+	for _, w := range p.workers {
+		w.mu.Lock()
+		s := w.status
+		w.mu.Unlock()
+		if tree, err := p.book.Tree(ctx); err == nil {
+			s.Head = uint64(tree.Size)
+		}
+		if s.Head > s.Watermark {
+			s.LagChanges = s.Head - s.Watermark
+			if next, err := p.book.Events(ctx, s.Watermark, 1); err == nil && len(next) > 0 {
+				s.LagSeconds = max(0, p.now().Sub(next[0].Time).Seconds())
+			}
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
-// Ahead asks every directory that answers whether it is ahead of the book. A node calls it before it serves and refuses to start
-// when the list is not empty.
-func (p *Publisher) Ahead(ctx context.Context) []Ahead { return nil }
-
-// Recalled is what a directory knows of a book.
-type Recalled struct {
-	Certificates []*store.Certificate
-	Statuses     []*store.Status
+// expected returns the tree over what the book wants to be in a directory, and the event at which it is right: who writes every change up
+// to there, and notes it in the tree, has it exact. The first call goes through the book; later ones through what changed since.
+func (p *Publisher) expected(ctx context.Context) (*Tree, uint64, error) {
+	p.baseMu.Lock()
+	defer p.baseMu.Unlock()
+	if p.base == nil {
+		head, err := p.book.Tree(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		tree := new(Tree)
+		if err := p.scan(ctx, tree); err != nil {
+			return nil, 0, err
+		}
+		p.base, p.baseAt = tree, uint64(head.Size)
+	}
+	for {
+		events, err := p.book.Events(ctx, p.baseAt, 1000)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(events) == 0 {
+			break
+		}
+		for i := range events {
+			t, ok := targetOf(&events[i])
+			if !ok {
+				continue
+			}
+			r, err := p.read(ctx, t)
+			if err != nil {
+				return nil, 0, err
+			}
+			if r != nil {
+				p.base.Set(r.Name, r.Digest())
+			}
+		}
+		p.baseAt = events[len(events)-1].Seq
+	}
+	head, err := p.book.Tree(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	return p.base.clone(), uint64(head.Size), nil
 }
 
-// Recall reads the certificates and statuses of a book from a directory.
-func Recall(ctx context.Context, d Directory, book *store.Book, key crypto.PublicKey) (*Recalled, error) {
-	return nil, errNotBuilt
+// scan puts every entry of the book into the tree, in short transactions.
+func (p *Publisher) scan(ctx context.Context, tree *Tree) error {
+	var cas []*store.CA
+	err := p.pages(ctx, func(tx *store.Tx, after []byte) (next []byte, err error) {
+		rows, next, err := store.CAs.Page(tx, store.Query{After: after})
+		cas = append(cas, rows...)
+		return next, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, ca := range cas {
+		r, err := p.read(ctx, target{ca: ca.ID})
+		if err != nil {
+			return err
+		}
+		tree.Set(r.Name, r.Digest())
+	}
+	err = p.pages(ctx, func(tx *store.Tx, after []byte) ([]byte, error) {
+		certs, next, err := store.Certificates.Page(tx, store.Query{After: after, Limit: 500})
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range certs {
+			status, err := optional(store.Statuses.Get(tx, store.Key(c.CA, c.Serial)))
+			if err != nil {
+				return nil, err
+			}
+			r := p.certificate(target{c.CA, c.Serial}, c, status)
+			tree.Set(r.Name, r.Digest())
+		}
+		return next, nil
+	})
+	if err != nil {
+		return err
+	}
+	// Serial numbers that have a status and no certificate.
+	return p.pages(ctx, func(tx *store.Tx, after []byte) ([]byte, error) {
+		statuses, next, err := store.Statuses.Page(tx, store.Query{After: after, Limit: 1000})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range statuses {
+			if s.Unissued {
+				r := p.certificate(target{s.CA, s.Serial}, nil, s)
+				tree.Set(r.Name, r.Digest())
+			}
+		}
+		return next, nil
+	})
+}
+
+// pages runs f in one transaction after the other until it returns no next page.
+func (p *Publisher) pages(ctx context.Context, f func(tx *store.Tx, after []byte) (next []byte, err error)) error {
+	var after []byte
+	for {
+		err := p.book.View(ctx, func(tx *store.Tx) (err error) {
+			after, err = f(tx, after)
+			return err
+		})
+		if err != nil || after == nil {
+			return err
+		}
+	}
 }

@@ -1,0 +1,405 @@
+package ldapsync
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"hufu/store"
+)
+
+// Recalled is what a directory knows of a book and the book, put back to an older state, does not.
+type Recalled struct {
+	Directory string
+	Statement *Statement // nil: the directory shows none that the key signed
+	Verified  bool       // what the directory holds has the digest of the statement
+	// Certificates and Statuses are what the book lacks, or has an earlier state of, in the order of the lost events. Serial numbers that
+	// never got a certificate have a status alone.
+	Certificates []*store.Certificate
+	Statuses     []*store.Status
+	CRLs         []RecalledCRL
+	Kept         []string // entries that stay in the directory and cannot be brought back: which, and why
+
+	latest map[uint64]uint64 // the last sequence number seen, for each epoch
+}
+
+// RecalledCRL is a full CRL that is newer than those in the book.
+type RecalledCRL struct {
+	CRL *store.CRL
+	DER []byte
+}
+
+// Recall reads the certificates, statuses and CRLs of a book that a directory has and the book has lost. It changes nothing. A certificate
+// must be signed by a CA that the book knows. Where the directory does not have the digest of a statement signed with key (the writer
+// died before it could make one, or somebody else wrote), only what makes a status stricter is taken.
+func Recall(ctx context.Context, d Directory, book *store.Book, key crypto.PublicKey) (*Recalled, error) {
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("directory %q: %w", d.Name, err)
+	}
+	l, err := connect(ctx, &d)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	r := &Recalled{Directory: d.Name, latest: map[uint64]uint64{}}
+	st, err := l.statement(book.ID(), key)
+	if err == nil {
+		r.Statement = st
+	} else if lostConnection(err) && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	lost, err := r.collect(ctx, l, book)
+	if err != nil {
+		return nil, fmt.Errorf("reading directory %s: %w", d.Name, err)
+	}
+	slices.SortFunc(lost, func(a, b lostEntry) int { return a.position().compare(b.position()) })
+	for _, e := range lost {
+		err := book.View(ctx, func(tx *store.Tx) error { return r.take(tx, e) })
+		if err != nil {
+			return nil, fmt.Errorf("comparing directory %s with the book: %w", d.Name, err)
+		}
+	}
+	return r, nil
+}
+
+// lostEntry is an entry that is later than anything in its epoch of the book.
+type lostEntry struct {
+	*Entry
+	target target
+}
+
+// collect reads the whole directory: all of it for the digest, and what is lost.
+func (r *Recalled) collect(ctx context.Context, l *link, book *store.Book) (lost []lostEntry, err error) {
+	head, err := book.Tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[uint64]uint64{}
+	epochs := book.Epochs()
+	for i, e := range epochs {
+		ends[e.Epoch] = uint64(head.Size)
+		if i+1 < len(epochs) {
+			ends[e.Epoch] = uint64(epochs[i+1].Size)
+		}
+	}
+	tree := new(Tree)
+	err = l.entries(ctx, bookFilter(book.ID()), func(dn *ldap.DN, e *Entry) error {
+		tree.Set(e.Name, e.Digest())
+		p := e.position()
+		if end, ok := ends[p.epoch]; ok && p.seq <= end {
+			return nil
+		}
+		r.latest[p.epoch] = max(r.latest[p.epoch], p.seq)
+		t, ok := targetAt(dn, l.base)
+		if !ok {
+			r.keep(e, "it lies where Hufu writes nothing")
+			return nil
+		}
+		lost = append(lost, lostEntry{e, t})
+		return nil
+	})
+	r.Verified = r.Statement != nil && tree.Root() == r.Statement.Digest
+	return lost, err
+}
+
+func (r *Recalled) keep(e *Entry, why string) { r.Kept = append(r.Kept, e.Name+": "+why) }
+
+// targetAt is the inverse of target.name, with letters as they are.
+func targetAt(dn, base *ldap.DN) (t target, ok bool) {
+	names := dn.RDNs[:len(dn.RDNs)-len(base.RDNs)]
+	value := func(i int, attribute string) string {
+		if a := names[i].Attributes; len(a) == 1 && strings.EqualFold(a[0].Type, attribute) {
+			return a[0].Value
+		}
+		return ""
+	}
+	switch len(names) {
+	case 1:
+		t.ca = value(0, "ou")
+		return t, t.ca != ""
+	case 3:
+		serial, err := store.ParseSerial(strings.ToLower(value(0, attrSerial)))
+		t = target{value(2, "ou"), serial}
+		return t, err == nil && t.ca != "" && value(1, "ou") == "certificates"
+	}
+	return t, false
+}
+
+// take compares one lost entry with the book.
+func (r *Recalled) take(tx *store.Tx, e lostEntry) error {
+	ca, err := optional(store.CAs.Get(tx, store.Key(e.target.ca)))
+	if err != nil {
+		return err
+	}
+	if ca == nil {
+		r.keep(e.Entry, "the book does not know this CA; add it first")
+		return nil
+	}
+	issuer, err := x509.ParseCertificate(ca.Certificate)
+	if err != nil {
+		r.keep(e.Entry, fmt.Sprintf("the certificate of its CA cannot be read: %v", err))
+		return nil
+	}
+	if e.target.isCA() {
+		return r.takeCRL(tx, e, issuer)
+	}
+	status, err := e.status()
+	if err != nil {
+		r.keep(e.Entry, err.Error())
+		return nil
+	}
+	key := store.Key(e.target.ca, e.target.serial)
+	have, err := optional(store.Statuses.Get(tx, key))
+	if err != nil {
+		return err
+	}
+	if have != nil {
+		return r.takeStatus(e, have, status)
+	}
+	if status.Unissued {
+		r.Statuses = append(r.Statuses, status)
+		return nil
+	}
+	cert, err := e.certificate(issuer)
+	if err != nil {
+		r.keep(e.Entry, err.Error())
+		return nil
+	}
+	r.Certificates = append(r.Certificates, cert)
+	r.Statuses = append(r.Statuses, status)
+	return nil
+}
+
+// takeStatus takes a later status of a serial number that the book knows. Revoked stays revoked, and without a digest that fits nobody is
+// let out of a hold.
+func (r *Recalled) takeStatus(e lostEntry, have, status *store.Status) error {
+	switch {
+	case have.State == status.State && have.Reason == status.Reason:
+	case have.State == store.Revoked:
+		r.keep(e.Entry, "the book has it revoked")
+	case status.State < have.State && !r.Verified:
+		r.keep(e.Entry, "it would lift a hold, and the directory does not fit its statement")
+	default:
+		status.Unissued = false
+		r.Statuses = append(r.Statuses, status)
+	}
+	return nil
+}
+
+// takeCRL takes the full CRL of a CA's entry, if it is newer.
+func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) error {
+	der := []byte(e.value(attrCRL))
+	if len(der) == 0 {
+		return nil
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err == nil {
+		err = list.CheckSignatureFrom(issuer)
+	}
+	if err != nil || list.Number == nil || !list.Number.IsUint64() {
+		r.keep(e.Entry, fmt.Sprintf("its CRL is not one of this CA: %v", err))
+		return nil
+	}
+	last, err := optional(store.CRLs.Last(tx, "", store.Key(e.target.ca, false)))
+	if err != nil {
+		return err
+	}
+	number := list.Number.Uint64()
+	if last != nil && last.Number >= number {
+		return nil
+	}
+	r.CRLs = append(r.CRLs, RecalledCRL{&store.CRL{
+		CA: e.target.ca, Number: number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate, Entries: len(list.RevokedCertificateEntries),
+	}, der})
+	return nil
+}
+
+// status reads the status that an entry shows.
+func (e *lostEntry) status() (*store.Status, error) {
+	s := &store.Status{CA: e.target.ca, Serial: e.target.serial, Unissued: e.value(attrUserCert) == ""}
+	for _, state := range []store.State{store.Good, store.Held, store.Revoked} {
+		if strings.EqualFold(e.value(attrStatus), state.String()) {
+			s.State = state
+		}
+	}
+	if s.State == 0 || s.Unissued && s.State != store.Revoked {
+		return nil, fmt.Errorf("%q is no status", e.value(attrStatus))
+	}
+	var err error
+	if v := e.value(attrReason); v != "" {
+		if s.Reason, err = strconv.Atoi(v); err != nil {
+			return nil, fmt.Errorf("its reason: %w", err)
+		}
+	}
+	for attribute, t := range map[string]*time.Time{attrStatusTime: &s.Time, attrInvalidityDate: &s.InvalidityDate, attrNotAfter: &s.NotAfter} {
+		if v := e.value(attribute); v != "" {
+			if *t, err = time.Parse(generalizedTime, v); err != nil {
+				return nil, fmt.Errorf("its %s: %w", attribute, err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// certificate reads the certificate in an entry, which must be one that the CA signed, for this serial number.
+func (e *lostEntry) certificate(issuer *x509.Certificate) (*store.Certificate, error) {
+	der := []byte(e.value(attrUserCert))
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("its certificate: %w", err)
+	}
+	if err := c.CheckSignatureFrom(issuer); err != nil {
+		return nil, fmt.Errorf("its certificate: %w", err)
+	}
+	serial, err := store.SerialFrom(c.SerialNumber)
+	if err != nil || serial != e.target.serial {
+		return nil, errors.New("its certificate has another serial number")
+	}
+	shard, _ := strconv.ParseUint(e.value(attrShard), 10, 16)
+	return &store.Certificate{
+		CA: e.target.ca, Serial: serial, DER: bytes.Clone(der), Profile: e.value(attrProfile), Subject: c.Subject.String(), Line: e.value(attrLine),
+		Reader: e.value(attrReader), City: e.value(attrCity), Requester: "recalled", Names: c.DNSNames, SPKI: store.Sum(c.RawSubjectPublicKeyInfo),
+		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Shard: uint16(shard),
+	}, nil
+}
+
+// KindRecalled is the event that tells what was brought back from which directory.
+const KindRecalled = "directory.recalled"
+
+// Commit puts what was recalled into the book: each certificate as intended and issued, each later status as an event of its own. also, if
+// not nil, runs in the transaction of each certificate, so that upper floors can record what they keep beside it. It may be repeated
+// after a failure; what is in the book already is left alone. From then on the directory no longer counts as ahead.
+func (r *Recalled) Commit(ctx context.Context, book *store.Book, actor string, also func(*store.Tx, *store.Certificate) error) error {
+	states := map[target]*store.Status{}
+	for _, s := range r.Statuses {
+		states[target{s.CA, s.Serial}] = s
+	}
+	for batch := range slices.Chunk(r.Certificates, 200) {
+		err := book.Update(ctx, func(tx *store.Tx) error {
+			for _, c := range batch {
+				if err := r.commitCertificate(tx, c, states[target{c.CA, c.Serial}], actor, also); err != nil {
+					return fmt.Errorf("certificate %s of %s: %w", c.Serial, c.CA, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("bringing back from %s: %w", r.Directory, err)
+		}
+	}
+	for batch := range slices.Chunk(r.Statuses, 200) {
+		err := book.Update(ctx, func(tx *store.Tx) error {
+			for _, s := range batch {
+				if err := r.commitStatus(tx, s, actor); err != nil {
+					return fmt.Errorf("status of %s of %s: %w", s.Serial, s.CA, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("bringing back from %s: %w", r.Directory, err)
+		}
+	}
+	err := book.Update(ctx, func(tx *store.Tx) error { return r.commitRest(tx, actor) })
+	if err != nil {
+		return fmt.Errorf("bringing back from %s: %w", r.Directory, err)
+	}
+	return nil
+}
+
+func (r *Recalled) detail() string { return "recalled from directory " + r.Directory }
+
+func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *store.Status, actor string, also func(*store.Tx, *store.Certificate) error) error {
+	cert := *c
+	key := store.Key(c.CA, c.Serial)
+	if have, err := optional(store.Certificates.Get(tx, key)); err != nil || have != nil {
+		return err
+	}
+	if err := r.intend(tx, c.CA, c.Serial, actor); err != nil {
+		return err
+	}
+	cert.Seq = tx.Append(store.Event{Kind: store.KindIssued, CA: c.CA, Serial: c.Serial, Actor: actor, Detail: r.detail()})
+	if err := store.Certificates.Insert(tx, &cert); err != nil {
+		return err
+	}
+	first := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: s.Time, NotAfter: c.NotAfter, Seq: cert.Seq}
+	if err := store.Statuses.Insert(tx, &first); err != nil || also == nil {
+		return err
+	}
+	return also(tx, &cert)
+}
+
+// intend makes sure that the journal has an intent before what follows from it, and that nobody waits for it any longer.
+func (r *Recalled) intend(tx *store.Tx, ca string, serial store.Serial, actor string) error {
+	err := store.Intents.Delete(tx, store.Key(ca, serial))
+	if errors.Is(err, store.ErrNotFound) {
+		tx.Append(store.Event{Kind: store.KindIntent, CA: ca, Serial: serial, Actor: actor, Detail: r.detail()})
+		return nil
+	}
+	return err
+}
+
+// commitStatus makes the state of the book that of the directory.
+func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) error {
+	have, err := optional(store.Statuses.Get(tx, store.Key(s.CA, s.Serial)))
+	if err != nil {
+		return err
+	}
+	kind := map[store.State]string{store.Good: store.KindResumed, store.Held: store.KindHeld, store.Revoked: store.KindRevoked}[s.State]
+	next := *s
+	switch {
+	case have == nil:
+		if err := r.intend(tx, s.CA, s.Serial, actor); err != nil {
+			return err
+		}
+		kind = store.KindIntentClosed
+	case have.State == s.State && have.Reason == s.Reason, have.State == store.Revoked:
+		return nil
+	default:
+		next.NotAfter = have.NotAfter
+	}
+	next.Seq = tx.Append(store.Event{Kind: kind, CA: s.CA, Serial: s.Serial, Actor: actor, Detail: r.detail()})
+	return store.Statuses.Put(tx, &next)
+}
+
+// commitRest puts the CRLs into the book and notes up to where this directory's knowledge is in it.
+func (r *Recalled) commitRest(tx *store.Tx, actor string) error {
+	for _, c := range r.CRLs {
+		crl := *c.CRL
+		if have, err := optional(store.CRLs.Get(tx, store.Key(crl.CA, crl.Delta, crl.Number))); err != nil || have != nil {
+			return errors.Join(err)
+		}
+		crl.Seq = tx.Append(store.Event{Kind: store.KindCRL, CA: crl.CA, Actor: actor, Detail: r.detail()})
+		if err := store.PutCRL(tx, &crl, bytes.NewReader(c.DER)); err != nil {
+			return err
+		}
+	}
+	rows := map[uint64]*recall{}
+	for epoch, seq := range r.latest {
+		rows[epoch] = &recall{Directory: r.Directory, Epoch: epoch, Latest: seq}
+	}
+	if st := r.Statement; st != nil {
+		if rows[st.Epoch] == nil {
+			rows[st.Epoch] = &recall{Directory: r.Directory, Epoch: st.Epoch}
+		}
+		rows[st.Epoch].Complete = st.Seq
+		rows[st.Epoch].Latest = max(rows[st.Epoch].Latest, st.Seq)
+	}
+	for _, row := range rows {
+		if err := recalls.Put(tx, row); err != nil {
+			return err
+		}
+	}
+	tx.Append(store.Event{Kind: KindRecalled, Actor: actor, Detail: fmt.Sprintf(
+		"directory %s: certificates %d, statuses %d, CRLs %d, left in the directory %d", r.Directory, len(r.Certificates), len(r.Statuses), len(r.CRLs), len(r.Kept))})
+	return nil
+}

@@ -1,0 +1,294 @@
+package ldapsync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"hufu/store"
+)
+
+// Names of attributes. The binary ones are those of RFC 4523; the others are in schema/hufu.schema.
+const (
+	attrClass          = "objectClass"
+	attrBook           = "hufuBook"
+	attrEpoch          = "hufuEpoch"
+	attrSeq            = "hufuSeq"
+	attrSerial         = "hufuSerial"
+	attrStatus         = "hufuStatus"
+	attrReason         = "hufuReason"
+	attrStatusTime     = "hufuStatusTime"
+	attrInvalidityDate = "hufuInvalidityDate"
+	attrNotAfter       = "hufuNotAfter"
+	attrProfile        = "hufuProfile"
+	attrReader         = "hufuReader"
+	attrCity           = "hufuCity"
+	attrLine           = "hufuLine"
+	attrShard          = "hufuShard"
+	attrCRLNumber      = "hufuCRLNumber"
+	attrStatement      = "hufuStatement"
+	attrFence          = "hufuFence"
+	attrWriter         = "hufuWriter"
+	attrUserCert       = "userCertificate;binary"
+	attrCACert         = "cACertificate;binary"
+	attrCRL            = "certificateRevocationList;binary"
+	attrDeltaCRL       = "deltaRevocationList;binary"
+)
+
+// generalizedTime is the form of RFC 4517, Section 3.3.13, that Hufu writes.
+const generalizedTime = "20060102150405Z"
+
+// position is where an event stands in the life of a book. After a restore the same sequence numbers are given out again, so the epoch
+// comes first. An event of an epoch that was cut short by a restore is before those that took its place.
+type position struct{ epoch, seq uint64 }
+
+func (p position) compare(q position) int {
+	return cmp.Or(cmp.Compare(p.epoch, q.epoch), cmp.Compare(p.seq, q.seq))
+}
+
+func (p position) String() string { return fmt.Sprintf("epoch %d, sequence %d", p.epoch, p.seq) }
+
+// positionOf finds the epoch of one of the book's own events.
+func positionOf(epochs []store.Epoch, seq uint64) position {
+	p := position{seq: seq}
+	for _, e := range epochs {
+		if seq > uint64(e.Size) {
+			p.epoch = e.Epoch
+		}
+	}
+	return p
+}
+
+// target names an entry: a serial number of a CA or, with the zero Serial, the CA itself.
+type target struct {
+	ca     string
+	serial store.Serial
+}
+
+func (t target) isCA() bool { return t.serial == store.Serial{} }
+
+func (t target) String() string { return t.name() }
+
+// name returns the entry's name below the base.
+func (t target) name() string {
+	if t.isCA() {
+		return caName(t.ca)
+	}
+	return "hufuSerial=" + t.serial.String() + "," + certificatesName(t.ca)
+}
+
+func caName(ca string) string           { return "ou=" + ldap.EscapeDN(ca) }
+func certificatesName(ca string) string { return "ou=certificates," + caName(ca) }
+
+// targetOf says which entry an event may have changed. What an event says of the change is not looked at: the record in the book is
+// what gets published.
+func targetOf(e *store.Event) (target, bool) {
+	return target{e.CA, e.Serial}, e.CA != "" && e.Kind != store.KindIntent
+}
+
+// record is what the book wants an entry to be.
+type record struct {
+	Entry
+	at      position
+	issued  uint64 // Seq of the event that made the entry; 0 = not known
+	classes []string
+}
+
+// read returns what the book has of a target now, or nil if it has nothing that is published.
+func (p *Publisher) read(ctx context.Context, t target) (r *record, err error) {
+	err = p.book.View(ctx, func(tx *store.Tx) error {
+		r, err = p.readTx(tx, t)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading %s in the book: %w", t, err)
+	}
+	return r, nil
+}
+
+func (p *Publisher) readTx(tx *store.Tx, t target) (*record, error) {
+	if t.isCA() {
+		return p.readCA(tx, t)
+	}
+	key := store.Key(t.ca, t.serial)
+	cert, err := optional(store.Certificates.Get(tx, key))
+	if err != nil {
+		return nil, err
+	}
+	status, err := optional(store.Statuses.Get(tx, key))
+	if err != nil || cert == nil && status == nil {
+		return nil, err
+	}
+	return p.certificate(t, cert, status), nil
+}
+
+// certificate renders a serial number. One whose intent was closed without a certificate has a status only: it is not to be relied on,
+// should a certificate with it ever turn up.
+func (p *Publisher) certificate(t target, cert *store.Certificate, status *store.Status) *record {
+	if cert == nil {
+		cert = &store.Certificate{NotAfter: status.NotAfter}
+	}
+	if status == nil {
+		status = &store.Status{State: store.Good, Time: cert.NotBefore, Seq: cert.Seq}
+	}
+	r := p.newRecord(t, max(cert.Seq, status.Seq), "hufuCertificate", "pkiUser")
+	r.issued = cert.Seq
+	r.text(attrSerial, t.serial.String())
+	r.text(attrStatus, status.State.String())
+	r.time(attrStatusTime, status.Time)
+	if status.State != store.Good {
+		r.text(attrReason, strconv.Itoa(status.Reason))
+	}
+	r.time(attrInvalidityDate, status.InvalidityDate)
+	r.time(attrNotAfter, cert.NotAfter)
+	r.text(attrProfile, cert.Profile)
+	r.text(attrReader, cert.Reader)
+	r.text(attrCity, cert.City)
+	r.text(attrLine, cert.Line)
+	if cert.Shard != 0 {
+		r.text(attrShard, strconv.Itoa(int(cert.Shard)))
+	}
+	r.add(attrUserCert, cert.DER)
+	return r
+}
+
+// readCA renders a CA with its newest full CRL, and the newest delta if it is not older than that.
+func (p *Publisher) readCA(tx *store.Tx, t target) (*record, error) {
+	ca, err := optional(store.CAs.Get(tx, store.Key(t.ca)))
+	if err != nil || ca == nil {
+		return nil, err
+	}
+	full, err := optional(store.CRLs.Last(tx, "", store.Key(t.ca, false)))
+	if err != nil {
+		return nil, err
+	}
+	delta, err := optional(store.CRLs.Last(tx, "", store.Key(t.ca, true)))
+	if err != nil {
+		return nil, err
+	}
+	seq := ca.Seq
+	if full != nil {
+		seq = max(seq, full.Seq)
+	}
+	if delta != nil {
+		seq = max(seq, delta.Seq)
+		if full == nil || delta.Number < full.Number {
+			delta = nil
+		}
+	}
+	r := p.newRecord(t, seq, "organizationalUnit", "hufuAuthority", "pkiCA", "deltaCRL")
+	r.text(attrStatus, ca.State)
+	r.text(attrCity, ca.City)
+	r.add(attrCACert, ca.Certificate)
+	if full != nil {
+		r.text(attrCRLNumber, strconv.FormatUint(full.Number, 10))
+	}
+	for attribute, crl := range map[string]*store.CRL{attrCRL: full, attrDeltaCRL: delta} {
+		if crl == nil {
+			continue
+		}
+		der, err := io.ReadAll(store.OpenCRL(tx, crl))
+		if err != nil {
+			return nil, fmt.Errorf("reading CRL %d of %s: %w", crl.Number, t.ca, err)
+		}
+		r.add(attribute, der)
+	}
+	return r, nil
+}
+
+// newRecord begins an entry. Superclasses are written out, since not every server finds an entry by a class that is only implied.
+func (p *Publisher) newRecord(t target, seq uint64, classes ...string) *record {
+	r := &record{at: positionOf(p.epochs, seq), classes: append([]string{"top", "hufuEntry"}, classes...)}
+	r.Name = t.name()
+	r.text(attrBook, p.book.ID())
+	r.text(attrEpoch, strconv.FormatUint(r.at.epoch, 10))
+	r.text(attrSeq, strconv.FormatUint(r.at.seq, 10))
+	return r
+}
+
+// add adds an attribute, unless it would be empty.
+func (r *record) add(attribute string, value []byte) {
+	if len(value) > 0 {
+		r.Attributes = append(r.Attributes, Attribute{attribute, [][]byte{value}})
+	}
+}
+
+func (r *record) text(attribute, value string) { r.add(attribute, []byte(value)) }
+
+func (r *record) time(attribute string, t time.Time) {
+	if !t.IsZero() {
+		r.text(attribute, t.UTC().Format(generalizedTime))
+	}
+}
+
+// optional makes a record that is not there nil.
+func optional[T any](v *T, err error) (*T, error) {
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return v, err
+}
+
+// entryOf is an entry that a server sent, with its name below the base in the form that digests use.
+func entryOf(e *ldap.Entry, base *ldap.DN) (*Entry, error) {
+	name, err := nameBelow(e.DN, base)
+	if err != nil {
+		return nil, err
+	}
+	return &Entry{Name: name, Attributes: attributesOf(e)}, nil
+}
+
+func attributesOf(e *ldap.Entry) (all []Attribute) {
+	for _, a := range e.Attributes {
+		all = append(all, Attribute{a.Name, a.ByteValues})
+	}
+	return all
+}
+
+// nameBelow takes the base off a DN.
+func nameBelow(dn string, base *ldap.DN) (string, error) {
+	d, err := ldap.ParseDN(dn)
+	if err != nil {
+		return "", fmt.Errorf("reading the name %q: %w", dn, err)
+	}
+	if !base.EqualFold(d) && !base.AncestorOfFold(d) {
+		return "", fmt.Errorf("reading the name %q: it does not lie below %s", dn, base)
+	}
+	var rdns []string
+	for _, rdn := range d.RDNs[:len(d.RDNs)-len(base.RDNs)] {
+		var parts []string
+		for _, a := range rdn.Attributes {
+			parts = append(parts, strings.ToLower(a.Type+"="+ldap.EscapeDN(a.Value)))
+		}
+		rdns = append(rdns, strings.Join(parts, "+"))
+	}
+	return strings.Join(rdns, ","), nil
+}
+
+// value returns the first value of an attribute, or "".
+func (e *Entry) value(attribute string) string {
+	want, _ := managed(attribute)
+	for _, a := range e.Attributes {
+		if name, ok := managed(a.Type); ok && name == want && len(a.Values) > 0 {
+			return string(a.Values[0])
+		}
+	}
+	return ""
+}
+
+// position returns what the entry says of itself; the zero position if it says nothing.
+func (e *Entry) position() position {
+	epoch, err1 := strconv.ParseUint(e.value(attrEpoch), 10, 64)
+	seq, err2 := strconv.ParseUint(e.value(attrSeq), 10, 64)
+	if err1 != nil || err2 != nil {
+		return position{}
+	}
+	return position{epoch, seq}
+}

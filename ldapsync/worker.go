@@ -1,0 +1,387 @@
+package ldapsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"hufu/store"
+)
+
+// States of a directory, in words. Standing by names the other writer.
+const (
+	stateStarting    = "starting"
+	stateUnreachable = "unreachable"
+	stateAhead       = "ahead of the book"
+	stateCatchingUp  = "catching up"
+	stateInStep      = "in step"
+	stateRefuses     = "refuses an entry"
+	stateStopped     = "stopped"
+)
+
+// worker carries the book into one directory. Everything but status belongs to the goroutine that runs it.
+type worker struct {
+	p    *Publisher
+	dir  *Directory
+	id   string // node and incarnation
+	held bool   // it has published before
+
+	// The tree over what the directory holds, as far as was acknowledged. It outlives a connection, as long as the directory still
+	// shows the statement that it belonged to.
+	tree   *Tree
+	treeAt uint64 // the tree is right once everything up to this event is in the directory
+	last   string // the statement last written
+	cursor uint64 // how far the journal was read when the last connection ended
+
+	mu     sync.Mutex
+	status DirectoryStatus // guarded by mu
+}
+
+// run publishes until ctx ends.
+func (w *worker) run(ctx context.Context) {
+	for tries := 0; ctx.Err() == nil; tries++ {
+		began := time.Now()
+		err := w.session(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > w.p.lease {
+			tries = 0
+		}
+		w.failed(err)
+		pause(ctx, backoff(tries))
+	}
+	w.note(func(s *DirectoryStatus) { s.State = stateStopped })
+}
+
+// failed notes why a connection ended; the log hears of it once.
+func (w *worker) failed(err error) {
+	var ahead *AheadError
+	state := stateUnreachable
+	if errors.As(err, &ahead) {
+		state = stateAhead
+	}
+	w.mu.Lock()
+	known := w.status.State == state && w.status.LastError == err.Error()
+	w.mu.Unlock()
+	w.note(func(s *DirectoryStatus) { s.State, s.LastError, s.ErrorTime = state, err.Error(), w.p.now().UTC() })
+	if !known {
+		w.p.log.Warn("directory does not follow", slog.String("directory", w.dir.Name), slog.String("state", state), slog.Any("error", err))
+	}
+}
+
+func (w *worker) note(f func(*DirectoryStatus)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(&w.status)
+}
+
+// backoff grows from 50 ms to 10 s; the jitter keeps directories that failed together from coming back together.
+func backoff(tries int) time.Duration {
+	d := min(50*time.Millisecond<<min(tries, 8), 10*time.Second)
+	return d/2 + rand.N(d)
+}
+
+// pause waits for d; it is false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// errDeposed ends a session whose watermark another writer has moved.
+var errDeposed = errors.New("another worker has taken the directory over, or it was put back to an older state")
+
+// session is one connection to a directory, from the look at its watermark to its end.
+type session struct {
+	*worker
+	link  *link
+	bulk  bulkLink // for CA entries
+	mark  watermark
+	start uint64 // the directory had every change up to here when the session began
+	sched *schedule
+
+	todo   chan job
+	done   chan outcome
+	events chan []store.Event
+	built  chan builtTree
+	broken chan error
+	acked  map[string]store.Hash // what was written before the tree was there
+
+	spoke    time.Time // when the watermark was last written
+	active   time.Time // when something last happened
+	complete bool      // the last statement had a digest
+	draining bool      // nothing new is begun until the watermark is written
+}
+
+type job struct {
+	target target
+	first  uint64
+}
+
+type outcome struct {
+	target   target
+	record   *record // what the entry is now; nil = nothing had to be written
+	repaired bool
+	err      error
+}
+
+type builtTree struct {
+	tree *Tree
+	at   uint64
+	err  error
+}
+
+// How often the watermark is written: when nothing has happened for quiet, and in any case every third of a lease.
+const (
+	quiet      = 20 * time.Millisecond
+	maxPending = 100_000 // entries known to be behind; the journal keeps the rest
+	farewell   = 2 * time.Second
+)
+
+func (w *worker) session(ctx context.Context) error {
+	l, err := connect(ctx, w.dir)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	mark, start, err := w.takeOver(ctx, l)
+	if err != nil {
+		return err
+	}
+	w.note(func(s *DirectoryStatus) {
+		s.State, s.LastError, s.Epoch, s.Watermark, s.From = stateCatchingUp, "", mark.epoch, start, start
+	})
+	s := &session{
+		worker: w, link: l, bulk: bulkLink{dir: w.dir}, mark: *mark, start: start, sched: newSchedule(start),
+		todo: make(chan job), done: make(chan outcome, w.dir.InFlight), events: make(chan []store.Event),
+		built: make(chan builtTree, 1), broken: make(chan error, 1), acked: map[string]store.Hash{},
+		spoke: time.Now(), active: time.Now(),
+	}
+	return s.run(ctx)
+}
+
+// run starts what the session needs, leads it, and ends everything again.
+func (s *session) run(ctx context.Context) error {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var group sync.WaitGroup
+	group.Go(func() { s.followJournal(inner) })
+	for range s.dir.InFlight {
+		group.Go(func() {
+			for j := range s.todo {
+				s.done <- s.write(inner, j)
+			}
+		})
+	}
+	s.prepareTree(inner, &group)
+	err := s.lead(ctx, inner)
+	s.cursor = s.sched.cursor
+	cancel()
+	close(s.todo)
+	s.link.close()
+	s.bulk.close()
+	group.Wait()
+	return err
+}
+
+// prepareTree finds the tree for the digest: an empty one when everything is written anew, the one of the last connection when the
+// directory has not changed since, or else one made from the book while the changes already flow.
+func (s *session) prepareTree(ctx context.Context, group *sync.WaitGroup) {
+	switch {
+	case s.start == 0:
+		s.tree, s.treeAt = new(Tree), 0
+	case s.tree != nil && s.last == s.mark.note:
+		s.treeAt = max(s.treeAt, s.cursor)
+	default:
+		s.tree = nil
+		group.Go(func() {
+			tree, at, err := s.p.expected(ctx)
+			s.built <- builtTree{tree, at, err}
+		})
+	}
+}
+
+// followJournal hands the events on as they come.
+func (s *session) followJournal(ctx context.Context) {
+	for after := s.start; ; {
+		events, err := s.p.book.Follow(ctx, after, 1000)
+		if err != nil {
+			s.broken <- fmt.Errorf("following the journal: %w", err)
+			return
+		}
+		select {
+		case s.events <- events:
+			after = events[len(events)-1].Seq
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lead is the one goroutine that knows what is behind, under way and done. When ctx ends, it lets what is under way come to an end, writes
+// the watermark once more and gives the directory up for others.
+func (s *session) lead(ctx, inner context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ending, ended := ctx.Done(), (<-chan time.Time)(nil)
+	for {
+		if s.sched.running == 0 && (s.draining || s.due()) {
+			if err := s.speak(inner, ended != nil); err != nil || ended != nil {
+				return err
+			}
+			s.draining = false
+		}
+		timer.Reset(s.wait())
+		next, first, ready := s.sched.next()
+		todo, events := s.todo, s.events
+		if !ready || s.draining {
+			todo = nil
+		}
+		if s.draining || len(s.sched.pending) >= maxPending {
+			events = nil
+		}
+		select {
+		case todo <- job{next, first}:
+			s.sched.started(next)
+		case batch := <-events:
+			for i := range batch {
+				s.sched.take(&batch[i])
+			}
+			s.active = time.Now()
+		case o := <-s.done:
+			if err := s.finish(o); err != nil {
+				return err
+			}
+		case b := <-s.built:
+			if b.err != nil {
+				return fmt.Errorf("computing the digest of the book: %w", b.err)
+			}
+			s.adopt(b)
+		case <-timer.C:
+			s.sched.wake(time.Now())
+			s.draining = s.draining || time.Since(s.spoke) >= s.p.lease/3
+		case err := <-s.broken:
+			return err
+		case <-ending:
+			ending, ended, s.draining = nil, time.After(farewell), true
+		case <-ended:
+			return errors.New("the directory did not answer in time for a farewell")
+		}
+	}
+}
+
+// due says that the directory has gained something that its watermark does not say yet, and that nothing more seems to come.
+func (s *session) due() bool {
+	return s.sched.idle() && time.Since(s.active) >= quiet && (s.sched.cursor > s.mark.seq || s.mark.epoch < s.p.book.Epoch() || s.gainedDigest())
+}
+
+// gainedDigest: the last statement had no digest, and now there is one.
+func (s *session) gainedDigest() bool {
+	return !s.complete && s.tree != nil && s.sched.cursor >= s.treeAt
+}
+
+// wait returns how long nothing has to be done if nothing happens.
+func (s *session) wait() time.Duration {
+	d := time.Until(s.spoke.Add(s.p.lease / 3))
+	if s.sched.idle() && time.Since(s.active) < quiet {
+		d = min(d, time.Until(s.active.Add(quiet)))
+	}
+	if retry := s.sched.wake(time.Now()); !retry.IsZero() {
+		d = min(d, time.Until(retry))
+	}
+	return max(d, time.Millisecond)
+}
+
+// finish takes the outcome of one write in.
+func (s *session) finish(o outcome) error {
+	s.active = time.Now()
+	if o.err != nil && !o.target.isCA() && lostConnection(o.err) {
+		return fmt.Errorf("publishing %s: %w", o.target, o.err)
+	}
+	if o.err != nil {
+		s.sched.failed(o.target, time.Now())
+		s.note(func(st *DirectoryStatus) {
+			st.State, st.LastError, st.ErrorTime = stateRefuses, fmt.Sprintf("publishing %s: %v", o.target, o.err), s.p.now().UTC()
+		})
+		s.p.log.Error("directory refuses an entry", slog.String("directory", s.dir.Name), slog.String("entry", o.target.name()), slog.Any("error", o.err))
+		return nil
+	}
+	s.sched.done(o.target)
+	if o.repaired {
+		s.note(func(st *DirectoryStatus) { st.Repairs++ })
+		s.p.log.Warn("entry was not as it should have been", slog.String("directory", s.dir.Name), slog.String("entry", o.target.name()))
+	}
+	if o.record == nil {
+		return nil
+	}
+	if digest := o.record.Digest(); s.tree == nil {
+		s.acked[o.record.Name] = digest
+	} else {
+		s.tree.Set(o.record.Name, digest)
+	}
+	return nil
+}
+
+// adopt takes a tree made from the book; what was written meanwhile is newer.
+func (s *session) adopt(b builtTree) {
+	for name, digest := range s.acked {
+		b.tree.Set(name, digest)
+	}
+	s.tree, s.treeAt, s.acked = b.tree, b.at, nil
+	s.active = time.Now()
+}
+
+// speak writes the watermark: nothing is under way, so what the statement says is what is there.
+func (s *session) speak(ctx context.Context, release bool) error {
+	journal, err := s.p.book.Tree(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the head of the book: %w", err)
+	}
+	st := Statement{Book: s.p.book.ID(), Epoch: s.p.book.Epoch(), Seq: s.sched.prefix(), Time: s.p.now().UTC().Truncate(time.Millisecond), Journal: journal}
+	s.complete = s.tree != nil && st.Seq >= s.treeAt
+	if s.complete {
+		st.Entries, st.Digest = s.tree.Len(), s.tree.Root()
+	}
+	signed, err := st.Sign(s.p.key)
+	if err != nil {
+		return err
+	}
+	next := watermark{position: position{st.Epoch, st.Seq}, fence: s.mark.fence, writer: s.id, note: string(signed)}
+	if release {
+		next.writer = ""
+	}
+	err = s.link.moveWatermark(st.Book, &s.mark, &next)
+	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchAttribute) || ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+		return errDeposed
+	}
+	if err != nil {
+		return fmt.Errorf("writing the watermark: %w", err)
+	}
+	s.mark, s.last, s.spoke = next, next.note, time.Now()
+	s.note(func(d *DirectoryStatus) {
+		d.Epoch, d.Watermark, d.Time, d.Entries = st.Epoch, st.Seq, st.Time, st.Entries
+		if !s.complete {
+			d.Entries = -1
+		}
+		switch {
+		case len(s.sched.parked) > 0:
+			d.State = stateRefuses
+		case s.complete && s.sched.idle():
+			d.State, d.LastError = stateInStep, ""
+		default:
+			d.State = stateCatchingUp
+		}
+	})
+	return nil
+}
