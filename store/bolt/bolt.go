@@ -46,8 +46,8 @@ type Engine struct {
 	db *bbolt.DB
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next commit; guarded by mu
-	failed  error         // why nothing works any more; guarded by mu
+	changed chan struct{} // closed at the next commit, and for good once failed is set; guarded by mu
+	failed  error         // why nothing works any more: a failed commit, or Close; guarded by mu
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -223,11 +223,13 @@ func apply(tx *bbolt.Tx, writes []store.Write) error {
 func (e *Engine) wake(failed error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.failed == nil {
-		e.failed = failed
+	if e.failed != nil {
+		return
 	}
 	close(e.changed)
-	e.changed = make(chan struct{})
+	if e.failed = failed; failed == nil {
+		e.changed = make(chan struct{})
+	}
 }
 
 // Changed implements store.Engine.

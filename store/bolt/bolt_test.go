@@ -93,7 +93,7 @@ func TestOpenRefuses(t *testing.T) {
 	open(t, path("wide")).Close()
 	open(t, path("short")).Close()
 	if err := errors.Join(os.Chmod(path("wide"), 0o640), os.WriteFile(path("rubbish"), []byte(strings.Repeat("rubbish ", 2000)), 0o600),
-		os.Truncate(path("short"), 1000)); err != nil {
+		os.Truncate(path("short"), 1000), os.Mkdir(path("directory"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -108,7 +108,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"absent", bolt.Options{MustExist: true}, store.ErrNotFound, "no such file"},
 		{"absent", bolt.Options{ReadOnly: true}, store.ErrNotFound, "no such file"},
 		{"no/such/directory", bolt.Options{}, os.ErrNotExist, "no/such/directory"},
-		{".", bolt.Options{}, nil, "not a file"},
+		{"directory", bolt.Options{}, nil, "not a file"},
 	} {
 		e, err := bolt.Open(path(c.name), c.opt)
 		if err == nil {
