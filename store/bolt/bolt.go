@@ -38,9 +38,6 @@ const defaultTimeout = 5 * time.Second
 // the last reader has ended, when a file outgrows its map; so the map is made larger than the file will be. It costs no memory.
 const mapSize = math.MaxInt >> 25
 
-// growStep is by how much the file grows at a time. Each step costs one more fsync.
-const growStep = 64 << 20
-
 // Engine is a store.Engine in one file.
 type Engine struct {
 	db *bbolt.DB
@@ -101,7 +98,6 @@ func openFile(path string, opt Options) (*Engine, error) {
 	case err != nil:
 		return nil, err
 	}
-	db.AllocSize = growStep
 	if isNew {
 		// A file whose name is not on the disk is gone after a power cut, with all that was ever committed to it.
 		if err := syncDir(filepath.Dir(path)); err != nil {

@@ -176,6 +176,10 @@ func writeUntilItFails(path string) error {
 	if err != nil {
 		return err
 	}
+	// The file has its first size before the limit comes, so that the limit strikes in the middle of a commit.
+	if err := put(e, "last", "none"); err != nil {
+		return err
+	}
 	var before syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
 		return err
@@ -183,7 +187,7 @@ func writeUntilItFails(path string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 20, Max: before.Max}); err != nil {
 		return err
 	}
-	last := ""
+	last := "none"
 	for i := 0; err == nil; i++ {
 		err = e.Update(background, func(store.Snapshot) ([]store.Write, error) {
 			return []store.Write{{Key: fmt.Sprintf("fill%06d", i), Value: make([]byte, 50_000)}, {Key: "last", Value: fmt.Append(nil, i)}}, nil
@@ -204,6 +208,9 @@ func writeUntilItFails(path string) error {
 	}
 	if err := e.View(background, func(store.Snapshot) error { return nil }); !errors.Is(err, store.ErrFailed) {
 		return fmt.Errorf("a read after a write that failed: %v", err)
+	}
+	if last == "none" {
+		return errors.New("not one write fitted")
 	}
 	fmt.Println(last)
 	return nil
