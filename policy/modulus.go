@@ -96,27 +96,51 @@ func roca(n *big.Int) bool {
 // fermatRounds bounds the search. The keys found in the field fell in the first.
 const fermatRounds = 100
 
-// fermat reports whether n is a difference of two squares close to its root.
+// fermat reports whether n = a² - b² with a close to the root of n.
 func fermat(n *big.Int) bool {
 	var b, root, square big.Int
 	a := new(big.Int).Sqrt(n)
 	if square.Mul(a, a).Cmp(n) == 0 {
 		return true
 	}
-	a.Add(a, big.NewInt(1))
-	for range fermatRounds {
-		b.Sub(b.Mul(a, a), n)
-		// Squares end in one of 12 of 64 ways, which spares most of the roots.
-		if squareEndings>>(b.Bits()[0]&63)&1 == 1 {
-			root.Sqrt(&b)
-			if square.Mul(&root, &root).Cmp(&b) == 0 {
-				return true
-			}
+	// Remainders tell most numbers that are no squares, which spares the roots.
+	modulus := big.NewInt(64 * 63 * 65 * 11)
+	nr, ar := new(big.Int).Mod(n, modulus).Int64(), new(big.Int).Mod(a, modulus).Int64()
+	for k := int64(1); k <= fermatRounds; k++ {
+		if r := (ar+k)*(ar+k) - nr; !maybeSquare(r) {
+			continue
 		}
-		a.Add(a, big.NewInt(1))
+		b.Add(a, big.NewInt(k))
+		b.Sub(b.Mul(&b, &b), n)
+		root.Sqrt(&b)
+		if square.Mul(&root, &root).Cmp(&b) == 0 {
+			return true
+		}
 	}
 	return false
 }
 
-// squareEndings has bit x set where x is a square modulo 64.
-const squareEndings = 1<<0 | 1<<1 | 1<<4 | 1<<9 | 1<<16 | 1<<17 | 1<<25 | 1<<33 | 1<<36 | 1<<41 | 1<<49 | 1<<57
+// squares has, for four moduli, the remainders that squares have.
+var squares = sync.OnceValue(func() [][]bool {
+	var tables [][]bool
+	for _, m := range []int{64, 63, 65, 11} {
+		table := make([]bool, m)
+		for x := range m {
+			table[x*x%m] = true
+		}
+		tables = append(tables, table)
+	}
+	return tables
+})
+
+// maybeSquare reports whether a number that leaves the remainder r modulo
+// 64·63·65·11 can be a square.
+func maybeSquare(r int64) bool {
+	for _, table := range squares() {
+		m := int64(len(table))
+		if !table[(r%m+m)%m] {
+			return false
+		}
+	}
+	return true
+}

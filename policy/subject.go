@@ -189,7 +189,6 @@ func readTime(in *cryptobyte.String, t *Time) bool {
 		return false
 	}
 	t.Text = text
-	layout := "20060102150405Z"
 	century := ""
 	switch t.Tag {
 	case cbasn1.UTCTime:
@@ -201,9 +200,12 @@ func readTime(in *cryptobyte.String, t *Time) bool {
 	default:
 		return false
 	}
-	parsed, err := time.Parse(layout, century+string(text))
+	// time.Parse lets fractions pass that its layout does not have.
+	const layout = "20060102150405Z"
+	full := century + string(text)
+	parsed, err := time.Parse(layout, full)
 	t.Time = parsed
-	return err == nil
+	return err == nil && len(full) == len(layout)
 }
 
 func (s *Subject) parseExtensions(in cryptobyte.String) bool {
