@@ -11,7 +11,6 @@ import (
 	"hufu/store"
 )
 
-
 // TestCRL: numbers rise, what is held or revoked is listed, and what has ended
 // leaves after a scheduled list has shown it once more.
 func TestCRL(t *testing.T) {

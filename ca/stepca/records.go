@@ -111,11 +111,8 @@ var (
 		}}
 )
 
-// Tables lists the tables that this package keeps in the book, for
-// store.Config.
-func Tables() []store.Checked {
-	return []store.Checked{&accounts, &authorizations, &challenges, &orders, &certificates}
-}
+// Tables are the tables that this package keeps in the book, for store.Config.
+var Tables = []store.Checked{&accounts, &authorizations, &challenges, &orders, &certificates}
 
 // records is smallstep's ACME database over the book.
 type records struct {
