@@ -73,7 +73,8 @@ type Server struct {
 	cfg      Config
 	mux      *http.ServeMux
 	metrics  *metrics
-	strikes  *limiter           // by address: failed handshakes and strangers' requests
+	broken   *limiter           // by address: handshakes that failed
+	strange  *limiter           // by address: requests of strangers
 	writes   singleflight.Group // one run for one idempotency key at a time
 	anchors  anchorPool
 	note     lastCheckpoint
@@ -93,7 +94,8 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux()}
 	s.metrics = newMetrics(s)
-	s.strikes = newLimiter(strikeRate, strikeBurst, cfg.Now)
+	s.broken = newLimiter(strikeRate, strikeBurst, cfg.Now)
+	s.strange = newLimiter(strikeRate, strikeBurst, cfg.Now)
 	for i := range routes {
 		s.mux.Handle(routes[i].Method+" "+routes[i].Path, s.handler(&routes[i]))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"hufu/api/client"
 	"hufu/ca"
+	"hufu/issuance"
 	"hufu/policy"
 	"hufu/store"
 )
@@ -98,6 +99,10 @@ func (s *Server) issue(c *call) (*answer, error) {
 			return nil, err
 		}
 		if approval == "" {
+			// Nobody is asked to approve what cannot be issued.
+			if _, err := issuance.ParseCSR(b.CSR); err != nil {
+				return nil, err
+			}
 			return s.openApproval(c, policy.OpCertificateIssue, c.city, request, profile.Approvals)
 		}
 		order.Reserve = func(tx *store.Tx, _ []*store.Certificate) error {

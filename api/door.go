@@ -80,7 +80,7 @@ func (s *Server) TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certific
 		VerifyConnection:       s.verifyConnection,
 	}
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if s.strikes.blocked(hello.Conn.RemoteAddr().String()) {
+		if s.broken.blocked(hello.Conn.RemoteAddr().String()) {
 			s.metrics.refused.WithLabelValues("handshake-rate").Inc()
 			return nil, errors.New("too many failed handshakes from this address")
 		}
@@ -120,7 +120,7 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 	}
 	if t, ok := c.(*tls.Conn); ok && !t.ConnectionState().HandshakeComplete {
 		s.metrics.refused.WithLabelValues("handshake").Inc()
-		s.strikes.strike(c.RemoteAddr().String())
+		s.broken.strike(c.RemoteAddr().String())
 	}
 }
 

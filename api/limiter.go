@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// A stranger has strikeBurst strikes, and gets strikeRate a second back. Strikes
-// are failed handshakes and requests by people that the book does not know.
+// An address has strikeBurst strikes, and gets strikeRate a second back. A strike
+// is a handshake that failed, or a request by somebody whom the book does not
+// know. Whoever the book knows is not slowed by a stranger's requests; whoever
+// shares an address with failing handshakes waits with them, since nobody is
+// known before the handshake.
 const (
 	strikeRate  = 5
 	strikeBurst = 50

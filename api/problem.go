@@ -107,6 +107,8 @@ func (s *Server) problem(err error) *client.Problem {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return problemf(kindNotFound, "%s", err)
+	case errors.Is(err, store.ErrConflict):
+		return problemf(kindState, "%s", err)
 	case errors.Is(err, store.ErrExists):
 		return problemf(kindExists, "%s", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):

@@ -108,20 +108,16 @@ func (s *Server) identify(c *call) error {
 	if c.route.Access == anyPeer {
 		return nil
 	}
-	if s.strikes.blocked(c.RemoteAddr) {
-		s.metrics.refused.WithLabelValues("rate").Inc()
-		return problemf(kindRate, "too many refused requests from this address")
-	}
 	var err error
 	c.caller, err = s.cfg.Office.Caller(c.Context(), c.TLS.PeerCertificates[0].Raw)
-	if err == nil {
-		return nil
+	if err == nil || s.problem(err).Status == http.StatusInternalServerError {
+		return err
 	}
-	p := s.problem(err)
-	if p.Status != http.StatusInternalServerError {
-		s.metrics.refused.WithLabelValues("caller").Inc()
-		s.strikes.strike(c.RemoteAddr)
+	s.metrics.refused.WithLabelValues("caller").Inc()
+	if s.strange.blocked(c.RemoteAddr) {
+		return problemf(kindRate, "too many refused requests from this address")
 	}
+	s.strange.strike(c.RemoteAddr)
 	return err
 }
 

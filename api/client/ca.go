@@ -43,10 +43,10 @@ type Directory struct {
 	URL        string    `json:"url" doc:"where it is"`
 	State      string    `json:"state" doc:"how it is, in words"`
 	Epoch      uint64    `json:"epoch" doc:"epoch of its watermark"`
-	Watermark  uint64    `json:"watermark" doc:"every change up to this journal event is in the directory, by its own statement"`
-	Time       time.Time `json:"time,omitzero" doc:"time of that statement"`
-	Entries    int64     `json:"entries" doc:"entries that the statement covers"`
-	Applied    uint64    `json:"applied" doc:"the same as the worker knows it right now"`
+	Watermark  uint64    `json:"watermark" doc:"every change up to this journal event is in the directory"`
+	Time       time.Time `json:"time,omitzero" doc:"time of its last statement"`
+	Entries    int64     `json:"entries" doc:"entries that the statement covers; -1 while the directory is being filled"`
+	From       uint64    `json:"from" doc:"where the worker's connection began"`
 	Head       uint64    `json:"head" doc:"the newest journal event"`
 	LagChanges uint64    `json:"lagChanges" doc:"journal events that it does not show yet"`
 	LagSeconds float64   `json:"lagSeconds" doc:"age of the oldest of them"`
