@@ -211,12 +211,11 @@ func (i *Issuer) finish(t *tbs) (*Token, error) {
 		return nil, err
 	}
 	// A second reader, written by others, has to agree that this is a certificate.
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
+	if _, err := x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("reading a certificate back: %w", err)
 	}
 	return &Token{issuer: i, tbs: raw, hash: store.Sum(raw), record: store.Certificate{
-		CA: i.ca.ID, Serial: t.serial, Profile: t.profile.Name, Subject: certificate.Subject.String(),
+		CA: i.ca.ID, Serial: t.serial, Profile: t.profile.Name, Subject: subjectText(subject.Attributes),
 		Names: t.dns, SPKI: store.Sum(t.spki), NotBefore: t.notBefore, NotAfter: t.notAfter, Shard: t.shard,
 	}}, nil
 }

@@ -1,7 +1,9 @@
 package issuance
 
 import (
-	"golang.org/x/crypto/cryptobyte"
+	"encoding/asn1"
+	"strings"
+
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"hufu/internal/oid"
@@ -35,32 +37,69 @@ func (s stem) organisation() string {
 // attributes takes the place of the stem's.
 func (s stem) with(attributes []policy.Attribute) []byte {
 	own := len(attributes) > 0 && attributes[0].Type.Equal(oid.AttributeOrganization)
-	b := cryptobyte.NewBuilder(make([]byte, 0, 256))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	e := &encoder{make([]byte, 0, 192)}
+	e.sequence(func() {
 		for i := range s {
 			if !own || !s[i].Type.Equal(oid.AttributeOrganization) {
-				addAttribute(b, &s[i])
+				e.attribute(&s[i])
 			}
 		}
 		for i := range attributes {
-			addAttribute(b, &attributes[i])
+			e.attribute(&attributes[i])
 		}
 	})
-	return b.BytesOrPanic()
+	return e.der
 }
 
-// addAttribute writes one RDN of one attribute. Country and serial number are
+// attribute writes an RDN of one attribute. Country and serial number are
 // PrintableString by their definition, all others UTF8String (RFC 5280, Section
 // 4.1.2.4 and Appendix A.1).
-func addAttribute(b *cryptobyte.Builder, a *policy.Attribute) {
+func (e *encoder) attribute(a *policy.Attribute) {
 	tag := cbasn1.UTF8String
 	if a.Type.Equal(oid.AttributeCountry) || a.Type.Equal(oid.AttributeSerialNumber) {
 		tag = cbasn1.PrintableString
 	}
-	b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(a.Type)
-			b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes([]byte(a.Value)) })
+	e.element(cbasn1.SET, func() {
+		e.sequence(func() {
+			e.oid(a.Type)
+			e.text(tag, a.Value)
 		})
 	})
+}
+
+// shortNames are the attributes that subjects have.
+var shortNames = []struct {
+	id   asn1.ObjectIdentifier
+	name string
+}{
+	{oid.AttributeCommonName, "CN"},
+	{oid.AttributeSerialNumber, "SERIALNUMBER"},
+	{oid.AttributeCountry, "C"},
+	{oid.AttributeOrganization, "O"},
+	{oid.AttributeOrganizationalUnit, "OU"},
+}
+
+// subjectText writes a subject for people and for the book's index, last
+// attribute first (RFC 4514, Section 2).
+func subjectText(attributes []policy.TypedAttribute) string {
+	var b strings.Builder
+	for i := len(attributes) - 1; i >= 0; i-- {
+		a := &attributes[i]
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		for _, s := range shortNames {
+			if s.id.Equal(a.Type) {
+				b.WriteString(s.name)
+			}
+		}
+		b.WriteByte('=')
+		for k, r := range a.Value {
+			if strings.ContainsRune(`,+"\<>;`, r) || k == 0 && r == '#' {
+				b.WriteByte('\\')
+			}
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }

@@ -12,9 +12,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"slices"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"hufu/internal/oid"
@@ -46,21 +44,26 @@ func algorithmOf(key crypto.PublicKey) (*algorithm, error) {
 }
 
 func algorithmID(id asn1.ObjectIdentifier, null bool) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(id)
+	e := &encoder{}
+	e.sequence(func() {
+		e.oid(id)
 		if null {
-			b.AddASN1NULL()
+			e.null()
 		}
 	})
-	return b.BytesOrPanic()
+	return e.der
 }
 
 // placeholderECDSA is an ECDSA-Sig-Value with r = s = 0101…01, as long as real
 // ones are (RFC 3279, Section 2.2.3).
 func placeholderECDSA(size int) []byte {
-	number := append([]byte{byte(cbasn1.INTEGER), byte(size)}, bytes.Repeat([]byte{1}, size)...)
-	return slices.Concat([]byte{byte(cbasn1.SEQUENCE), byte(2 * len(number))}, number, number)
+	number := bytes.Repeat([]byte{1}, size)
+	e := &encoder{}
+	e.sequence(func() {
+		e.value(cbasn1.INTEGER, number)
+		e.value(cbasn1.INTEGER, number)
+	})
+	return e.der
 }
 
 func (a *algorithm) digest(message []byte) []byte {

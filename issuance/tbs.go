@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"hufu/internal/oid"
@@ -32,202 +31,179 @@ type tbs struct {
 
 // assemble completes a certificate.
 func assemble(tbs, algorithm, signature []byte) []byte {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(algorithm)+len(signature)+16))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(tbs)
-		b.AddBytes(algorithm)
-		b.AddASN1BitString(signature)
+	e := &encoder{make([]byte, 0, len(tbs)+len(algorithm)+len(signature)+16)}
+	e.sequence(func() {
+		e.raw(tbs)
+		e.raw(algorithm)
+		e.bitString(signature)
 	})
-	return b.BytesOrPanic()
+	return e.der
 }
 
 // encode writes the TBSCertificate (RFC 5280, Section 4.1).
 func (i *Issuer) encode(t *tbs) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, 1024))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) { b.AddASN1Int64(2) })
-		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(t.serial[:]) })
-		b.AddBytes(i.algorithm.id)
-		b.AddBytes(i.facts.Name)
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			addTime(b, t.notBefore)
-			addTime(b, t.notAfter)
-		})
-		b.AddBytes(t.subject)
-		b.AddBytes(t.spki)
-		b.AddASN1(cbasn1.Tag(3).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { i.addExtensions(b, t) })
-		})
-	})
-	return b.Bytes()
-}
-
-// addTime writes UTCTime up to 2049 and GeneralizedTime afterwards (RFC 5280,
-// Section 4.1.2.5).
-func addTime(b *cryptobyte.Builder, t time.Time) {
-	if t.Year() >= 2050 {
-		b.AddASN1GeneralizedTime(t)
-		return
-	}
-	b.AddASN1UTCTime(t)
-}
-
-// addExtensions writes the extensions in the order that policy wants.
-func (i *Issuer) addExtensions(b *cryptobyte.Builder, t *tbs) {
-	kind, bits, err := policy.KeyOf(t.spki)
+	kind, key, err := policy.KeyOf(t.spki)
 	if err != nil {
-		b.SetError(err)
-		return
+		return nil, err
 	}
-	issued := t.profile.Form != policy.FormRoot
-	if issued {
-		addExtension(b, oid.ExtAuthorityKeyID, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.1
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addTagged(b, 0, i.facts.KeyID) })
+	e := &encoder{make([]byte, 0, 1024)}
+	e.sequence(func() {
+		e.explicit(0, func() { e.small(2) }) // v3
+		e.value(cbasn1.INTEGER, t.serial[:])
+		e.raw(i.algorithm.id)
+		e.raw(i.facts.Name)
+		e.sequence(func() {
+			e.time(t.notBefore)
+			e.time(t.notAfter)
+		})
+		e.raw(t.subject)
+		e.raw(t.spki)
+		e.explicit(3, func() {
+			e.sequence(func() {
+				i.addKeyExtensions(e, t, kind, key)
+				i.addNameExtensions(e, t)
+				if t.profile.Form != policy.FormRoot {
+					i.addAddresses(e, t)
+				}
+				if t.profile.NoCheck {
+					e.extension(oid.OCSPNoCheck, false, e.null) // RFC 6960, Section 4.2.2.2.1
+				}
+			})
+		})
+	})
+	return e.der, nil
+}
+
+// extension writes an Extension (RFC 5280, Section 4.2). The order of the calls
+// is the one that the policy wants.
+func (e *encoder) extension(id asn1.ObjectIdentifier, critical bool, value func()) {
+	e.sequence(func() {
+		e.oid(id)
+		if critical {
+			e.yes()
+		}
+		e.element(cbasn1.OCTET_STRING, value)
+	})
+}
+
+// addKeyExtensions writes whose key it is and what it may be used for.
+func (i *Issuer) addKeyExtensions(e *encoder, t *tbs, kind policy.KeyKind, key []byte) {
+	if t.profile.Form != policy.FormRoot {
+		e.extension(oid.ExtAuthorityKeyID, false, func() { // RFC 5280, Section 4.2.1.1
+			e.sequence(func() { e.value(cbasn1.Tag(0).ContextSpecific(), i.facts.KeyID) })
 		})
 	}
-	addExtension(b, oid.ExtSubjectKeyID, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.2
-		id := policy.KeyID(bits)
-		b.AddASN1OctetString(id[:])
+	e.extension(oid.ExtSubjectKeyID, false, func() { // RFC 5280, Section 4.2.1.2
+		id := policy.KeyID(key)
+		e.value(cbasn1.OCTET_STRING, id[:])
 	})
-	addExtension(b, oid.ExtKeyUsage, true, func(b *cryptobyte.Builder) { addKeyUsage(b, t.profile.Usage(kind)) })
-	if eku := t.eku(); len(eku) > 0 {
-		addExtension(b, oid.ExtExtendedKeyUsage, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.12
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				for _, id := range eku {
-					b.AddASN1ObjectIdentifier(id)
+	e.extension(oid.ExtKeyUsage, true, func() { e.keyUsage(t.profile.Usage(kind)) })
+	usages := t.profile.EKU
+	if t.kind != nil {
+		usages = t.kind.EKU
+	}
+	if len(usages) > 0 {
+		e.extension(oid.ExtExtendedKeyUsage, false, func() { // RFC 5280, Section 4.2.1.12
+			e.sequence(func() {
+				for _, id := range usages {
+					e.oid(id)
 				}
 			})
 		})
 	}
-	addExtension(b, oid.ExtBasicConstraints, true, func(b *cryptobyte.Builder) { addBasicConstraints(b, t.profile) })
+	e.extension(oid.ExtBasicConstraints, true, func() { e.basicConstraints(t.profile) })
+}
+
+// keyUsage writes a BIT STRING without trailing zeros (RFC 5280, Section
+// 4.2.1.3). No profile has decipherOnly, the one bit of the second octet.
+func (e *encoder) keyUsage(usage x509.KeyUsage) {
+	octet := bits.Reverse8(uint8(usage))
+	e.value(cbasn1.BIT_STRING, []byte{uint8(bits.TrailingZeros8(octet)), octet})
+}
+
+// basicConstraints writes an empty SEQUENCE where there is no CA, which says so
+// to verifiers that take silence for consent (RFC 5280, Section 4.2.1.9).
+func (e *encoder) basicConstraints(p *policy.Profile) {
+	e.sequence(func() {
+		if p.CA {
+			e.yes()
+		}
+		if p.CA && p.PathLen >= 0 {
+			e.small(uint8(p.PathLen))
+		}
+	})
+}
+
+// addNameExtensions writes what the subject is called, or may call others, and
+// by which policy.
+func (i *Issuer) addNameExtensions(e *encoder, t *tbs) {
 	if t.kind != nil && t.kind.Fenced {
-		addExtension(b, oid.ExtNameConstraints, true, func(b *cryptobyte.Builder) {
-			addNameConstraints(b, policy.CityDomain(t.city, i.facts.Domain))
-		})
+		e.extension(oid.ExtNameConstraints, true, func() { e.nameConstraints(policy.CityDomain(t.city, i.facts.Domain)) })
 	}
-	if policies := t.policies(); issued {
-		addExtension(b, oid.ExtCertificatePolicies, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.4
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	policies := []asn1.ObjectIdentifier{t.profile.Policy}
+	if t.kind != nil {
+		policies = t.kind.Policies
+	}
+	if t.profile.Form != policy.FormRoot {
+		e.extension(oid.ExtCertificatePolicies, false, func() { // RFC 5280, Section 4.2.1.4
+			e.sequence(func() {
 				for _, id := range policies {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(id) })
+					e.sequence(func() { e.oid(id) })
 				}
 			})
 		})
 	}
 	if len(t.dns) > 0 {
-		addExtension(b, oid.ExtSubjectAltName, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.6
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		e.extension(oid.ExtSubjectAltName, false, func() { // RFC 5280, Section 4.2.1.6
+			e.sequence(func() {
 				for _, name := range t.dns {
-					addTagged(b, 2, []byte(name))
+					e.implicit(2, name)
 				}
 			})
 		})
 	}
-	if issued {
-		i.addAddresses(b, t)
-	}
-	if t.profile.NoCheck {
-		addExtension(b, oid.OCSPNoCheck, false, func(b *cryptobyte.Builder) { b.AddASN1NULL() }) // RFC 6960, Section 4.2.2.2.1
-	}
 }
 
-func (t *tbs) eku() []asn1.ObjectIdentifier {
-	if t.kind != nil {
-		return t.kind.EKU
-	}
-	return t.profile.EKU
-}
-
-func (t *tbs) policies() []asn1.ObjectIdentifier {
-	if t.kind != nil {
-		return t.kind.Policies
-	}
-	return []asn1.ObjectIdentifier{t.profile.Policy}
-}
-
-func addExtension(b *cryptobyte.Builder, id asn1.ObjectIdentifier, critical bool, value cryptobyte.BuilderContinuation) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(id)
-		if critical {
-			b.AddASN1Boolean(true)
-		}
-		b.AddASN1(cbasn1.OCTET_STRING, value)
-	})
-}
-
-func addTagged(b *cryptobyte.Builder, tag cbasn1.Tag, value []byte) {
-	b.AddASN1(tag.ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(value) })
-}
-
-// addKeyUsage writes a BIT STRING without trailing zeros (RFC 5280, Section
-// 4.2.1.3). No profile has decipherOnly, the one bit of the second octet.
-func addKeyUsage(b *cryptobyte.Builder, usage x509.KeyUsage) {
-	octet := bits.Reverse8(uint8(usage))
-	unused := uint8(bits.TrailingZeros8(octet))
-	b.AddASN1(cbasn1.BIT_STRING, func(b *cryptobyte.Builder) {
-		b.AddUint8(unused)
-		b.AddUint8(octet)
-	})
-}
-
-// addBasicConstraints writes an empty SEQUENCE where there is no CA, which says
-// so to verifiers that take silence for consent (RFC 5280, Section 4.2.1.9).
-func addBasicConstraints(b *cryptobyte.Builder, p *policy.Profile) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		if !p.CA {
-			return
-		}
-		b.AddASN1Boolean(true)
-		if p.PathLen >= 0 {
-			b.AddASN1Int64(int64(p.PathLen))
-		}
-	})
-}
-
-// addNameConstraints fences a CA to one domain and to no address at all
-// (RFC 5280, Section 4.2.1.10).
-func addNameConstraints(b *cryptobyte.Builder, domain string) {
-	subtree := func(b *cryptobyte.Builder, tag cbasn1.Tag, base []byte) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addTagged(b, tag, base) })
-	}
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
-			subtree(b, 2, []byte(domain))
+// nameConstraints fences a CA to one domain and to no address at all (RFC 5280,
+// Section 4.2.1.10).
+func (e *encoder) nameConstraints(domain string) {
+	e.sequence(func() {
+		e.explicit(0, func() {
+			e.sequence(func() { e.implicit(2, domain) })
 		})
-		b.AddASN1(cbasn1.Tag(1).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
-			subtree(b, 7, make([]byte, 8))  // 0.0.0.0/0, address and mask
-			subtree(b, 7, make([]byte, 32)) // ::/0
+		e.explicit(1, func() {
+			e.sequence(func() { e.implicit(7, string(make([]byte, 8))) })  // 0.0.0.0/0, address and mask
+			e.sequence(func() { e.implicit(7, string(make([]byte, 32))) }) // ::/0
 		})
 	})
 }
 
 // addAddresses writes where status and issuer are to be had. The root is
 // offline, so that no OCSP answers for the working CAs.
-func (i *Issuer) addAddresses(b *cryptobyte.Builder, t *tbs) {
-	addExtension(b, oid.ExtCRLDistributionPoints, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.1.13
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
-						addTagged(b, 6, []byte(i.CRLAddress(t.shard)))
-					})
+func (i *Issuer) addAddresses(e *encoder, t *tbs) {
+	e.extension(oid.ExtCRLDistributionPoints, false, func() { // RFC 5280, Section 4.2.1.13
+		e.sequence(func() {
+			e.sequence(func() {
+				e.explicit(0, func() {
+					e.explicit(0, func() { e.implicit(6, i.CRLAddress(t.shard)) })
 				})
 			})
 		})
 	})
-	access := func(b *cryptobyte.Builder, method asn1.ObjectIdentifier, address string) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(method)
-			addTagged(b, 6, []byte(address))
-		})
-	}
-	addExtension(b, oid.ExtAuthorityInfoAccess, false, func(b *cryptobyte.Builder) { // RFC 5280, Section 4.2.2.1
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	e.extension(oid.ExtAuthorityInfoAccess, false, func() { // RFC 5280, Section 4.2.2.1
+		e.sequence(func() {
 			if !t.profile.CA {
-				access(b, oid.AccessOCSP, i.OCSPAddress())
+				e.access(oid.AccessOCSP, i.OCSPAddress())
 			}
-			access(b, oid.AccessCAIssuers, i.baseURL+"/issuer/"+i.ca.ID+".cer")
+			e.access(oid.AccessCAIssuers, i.baseURL+"/issuer/"+i.ca.ID+".cer")
 		})
+	})
+}
+
+func (e *encoder) access(method asn1.ObjectIdentifier, address string) {
+	e.sequence(func() {
+		e.oid(method)
+		e.implicit(6, address)
 	})
 }
 

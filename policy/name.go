@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/asn1"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -113,13 +114,21 @@ func (f NameForm) Names(n Name, c Context) (attributes []Attribute, dns []string
 	return nil, nil, nameViolation("there is no name form %q", string(f))
 }
 
+// formUses lists the fields of a Name that each form has a place for.
+var formUses = map[NameForm][]string{
+	FormRoot:      {"organisation", "country", "commonName"},
+	FormCA:        {"city", "commonName"},
+	FormDevice:    {"reader"},
+	FormReader:    {"reader", "city"},
+	FormCity:      {"city"},
+	FormServer:    {"dns", "organisation"},
+	FormClient:    {"city", "dns", "organisation", "commonName"},
+	FormPerson:    {"city", "person", "organisation"},
+	FormResponder: {"city"},
+}
+
 // onlyUses refuses a name that says something its form has no place for.
 func (f NameForm) onlyUses(n Name) error {
-	uses := map[NameForm]string{
-		FormRoot: "organisation country commonName", FormCA: "city commonName", FormDevice: "reader",
-		FormReader: "reader city", FormCity: "city", FormServer: "dns organisation",
-		FormClient: "city dns organisation commonName", FormPerson: "city person organisation", FormResponder: "city",
-	}[f]
 	for _, field := range []struct {
 		name string
 		set  bool
@@ -127,7 +136,7 @@ func (f NameForm) onlyUses(n Name) error {
 		{"reader", n.Reader != ""}, {"city", n.City != ""}, {"dns", len(n.DNS) > 0}, {"person", n.Person != ""},
 		{"organisation", n.Organisation != ""}, {"country", n.Country != ""}, {"commonName", n.CommonName != ""},
 	} {
-		if field.set && !strings.Contains(" "+uses+" ", " "+field.name+" ") {
+		if field.set && !slices.Contains(formUses[f], field.name) {
 			return nameViolation("a name of form %s has no %s: leave it out", f, field.name)
 		}
 	}
