@@ -3,6 +3,7 @@ package stepca
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"net"
 	"net/http"
@@ -33,7 +34,11 @@ func newNonces(now func() time.Time) *nonces {
 }
 
 func (n *nonces) create() acme.Nonce {
-	nonce := acme.Nonce(rand.Text())
+	// base64url without padding, as RFC 8555, Section 6.5.1 has it: clients
+	// decode a nonce and encode it again.
+	octets := make([]byte, 16)
+	rand.Read(octets)
+	nonce := acme.Nonce(base64.RawURLEncoding.EncodeToString(octets))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()

@@ -221,10 +221,7 @@ func checkInclusion(p *inclusion, key crypto.PublicKey) error {
 }
 
 func storeProof(p *client.Proof) (store.Proof, error) {
-	out := store.Proof{From: p.Seq, Size: p.Size}
-	if p.Kind == "consistency" {
-		out.From = uint64(p.From)
-	}
+	out := store.Proof{From: p.From, Size: p.Size}
 	for _, h := range p.Hashes {
 		hash, err := store.ParseHash(h)
 		if err != nil {

@@ -23,7 +23,7 @@ func newDirStatus(g *globals) *cobra.Command {
 			}
 			t := &table{heads: []string{"directory", "state", "epoch", "watermark", "lag", "seconds", "last error"}}
 			for _, d := range dirs {
-				t.add(d.Name, d.State, num(d.Epoch), num(d.Seq), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError)
+				t.add(d.Name, d.State, num(d.Epoch), num(d.Watermark), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError)
 			}
 			return g.show(cmd, dirs, t)
 		})}

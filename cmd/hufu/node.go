@@ -10,8 +10,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
+	"hufu/api"
 	"hufu/ca"
+	"hufu/ca/stepca"
 	"hufu/hsm"
 	"hufu/issuance"
 	"hufu/jobs"
@@ -45,13 +48,7 @@ type node struct {
 // tables are the tables of other packages, so that the book's Check and Backup
 // know them.
 func tables() []store.Checked {
-	var all []store.Checked
-	all = append(all, ca.Tables()...)
-	all = append(all, officers.Tables()...)
-	all = append(all, jobs.Tables()...)
-	all = append(all, readers.Tables()...)
-	all = append(all, topup.Tables()...)
-	return all
+	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables(), api.Tables, stepca.Tables)
 }
 
 // openBook opens the book of the configuration, which must exist.

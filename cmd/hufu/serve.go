@@ -180,7 +180,7 @@ func (d *door) shutdown(ctx context.Context) error {
 	return nil
 }
 
-func aheadError(list []ldapsync.Ahead) error {
+func aheadError(list []*ldapsync.AheadError) error {
 	var lines []string
 	for _, a := range list {
 		lines = append(lines, a.Directory+": "+a.Reason)
