@@ -69,6 +69,7 @@ type Authority struct {
 	begun   map[string]time.Time        // by CA ID: notBefore of the CA's certificate
 	newest  map[string]*issuance.Issuer // by CA line: the highest generation
 	lists   map[string]*sync.Mutex      // by CA ID: one CRL at a time
+	keys    map[store.Hash]string       // CA ID by the key's SPKI
 
 	entry       sync.Mutex // held while the node enters the book
 	incarnation uint64     // guarded by entry; 0 until the node has entered
@@ -101,6 +102,7 @@ func New(cfg Config) (*Authority, error) {
 		begun:   map[string]time.Time{},
 		newest:  map[string]*issuance.Issuer{},
 		lists:   map[string]*sync.Mutex{},
+		keys:    map[store.Hash]string{},
 	}
 	for _, i := range cfg.Issuers {
 		rec := i.CA()
@@ -114,6 +116,7 @@ func New(cfg Config) (*Authority, error) {
 		a.begun[rec.ID] = cert.NotBefore
 		a.issuers[rec.ID] = i
 		a.lists[rec.ID] = new(sync.Mutex)
+		a.keys[store.Sum(cert.RawSubjectPublicKeyInfo)] = rec.ID
 		if n := a.newest[rec.Line]; n == nil || n.CA().Generation < rec.Generation {
 			a.newest[rec.Line] = i
 		}

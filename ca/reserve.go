@@ -189,10 +189,8 @@ func mayIssue(tx *store.Tx, it *item) error {
 
 // claim takes the certificate's key for its line.
 func (a *Authority) claim(tx *store.Tx, c *store.Certificate) error {
-	for id, i := range a.issuers {
-		if i.CA().SPKI == c.SPKI {
-			return &KeyTakenError{SPKI: c.SPKI, Line: "of CA " + id}
-		}
+	if id, ok := a.keys[c.SPKI]; ok {
+		return &KeyTakenError{SPKI: c.SPKI, Line: "that of CA " + id}
 	}
 	cl, err := claims.Get(tx, store.Key(c.SPKI))
 	switch {
