@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hufu/internal/ocsp"
 	"hufu/policy"
 	"hufu/store"
 )
@@ -55,6 +56,7 @@ type Issuer struct {
 	ca      store.CA
 	facts   policy.Issuer
 	stem    stem
+	keyHash []byte // by which the CA names itself in OCSP responses
 	baseURL string
 	now     func() time.Time
 	blocked *policy.KeyList
@@ -94,6 +96,9 @@ func NewIssuer(cfg Config) (*Issuer, error) {
 		i.facts.PermittedDNS = subject.PermittedDNS[0]
 	}
 	i.stem = newStem(subject.Attributes)
+	if i.keyHash, err = ocsp.KeyHash(cfg.CA.Certificate); err != nil {
+		return nil, wrap(err)
+	}
 	if err := i.check(subject); err != nil {
 		return nil, wrap(err)
 	}

@@ -36,19 +36,15 @@ func (i *Issuer) SignCRL(ctx context.Context, t crl.Template, entries iter.Seq2[
 // SignOCSP signs a response with the CA's own key. The response's Responder is
 // filled in.
 func (i *Issuer) SignOCSP(ctx context.Context, d ocsp.ResponseData) ([]byte, error) {
-	der, err := i.signOCSP(ctx, d, i.ca.Certificate, nil)
+	der, err := i.signOCSP(ctx, d, i.keyHash, nil)
 	if err != nil {
 		return nil, fmt.Errorf("signing an OCSP response by CA %q: %w", i.ca.ID, err)
 	}
 	return der, nil
 }
 
-func (s *signer) signOCSP(ctx context.Context, d ocsp.ResponseData, certificate []byte, attached [][]byte) ([]byte, error) {
+func (s *signer) signOCSP(ctx context.Context, d ocsp.ResponseData, responder []byte, attached [][]byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	responder, err := ocsp.KeyHash(certificate)
-	if err != nil {
 		return nil, err
 	}
 	d.Responder = responder
@@ -68,6 +64,7 @@ func (s *signer) signOCSP(ctx context.Context, d ocsp.ResponseData, certificate 
 type Responder struct {
 	signer
 	certificate []byte
+	keyHash     []byte // by which the responder names itself
 	notAfter    time.Time
 }
 
@@ -101,7 +98,11 @@ func NewResponder(cfg ResponderConfig) (*Responder, error) {
 	if err != nil {
 		return nil, wrap(err)
 	}
-	return &Responder{signer: *s, certificate: cfg.Certificate, notAfter: certificate.NotAfter}, nil
+	keyHash, err := ocsp.KeyHash(cfg.Certificate)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return &Responder{signer: *s, certificate: cfg.Certificate, keyHash: keyHash, notAfter: certificate.NotAfter}, nil
 }
 
 // Certificate is the DER of the responder's certificate.
@@ -116,7 +117,7 @@ func (r *Responder) SignOCSP(ctx context.Context, d ocsp.ResponseData) ([]byte, 
 	if d.ProducedAt.After(r.notAfter) {
 		return nil, fmt.Errorf("signing an OCSP response: the responder's certificate ended %s: renew it", r.notAfter.Format(time.RFC3339))
 	}
-	der, err := r.signOCSP(ctx, d, r.certificate, [][]byte{r.certificate})
+	der, err := r.signOCSP(ctx, d, r.keyHash, [][]byte{r.certificate})
 	if err != nil {
 		return nil, fmt.Errorf("signing an OCSP response: %w", err)
 	}
