@@ -1,53 +1,139 @@
-// Package topup keeps the ledger of card loads.
+// Package topup keeps the ledger of card loads: what a reader asked for, what a
+// city allowed, and how it ended.
+//
+// A load is verified, authorised and confirmed. Authorise writes the authorisation
+// into the book before anything is sealed or signed; then it seals the scripts to
+// the reader's encryption certificate, signs the permission with the city's key,
+// and keeps these bytes; only kept bytes are ever answered. So a byte-identical
+// request gets the same bytes however often it comes and wherever a crash fell: an
+// authorisation without a kept answer has been shown to nobody, and the next try
+// finishes it.
+//
+// For one card and one value of its counter there is at most one authorisation that
+// is open or credited. A new request for the same counter, with a random that the
+// card has not shown before and a MAC1 that the city accepted, proves that the
+// earlier one never credited: the earlier one becomes superseded in the same
+// transaction.
+//
+// The plaintext of a data script is in no record, log or error of this package, nor
+// is a hash of it: what a script holds can be short enough to be guessed.
+//
+// The package refuses: requests that package verify refuses, callers whose role and
+// city do not allow it, requests that live too long, a transaction number or a
+// random used twice, a counter that is taken or spent, a card of another city
+// without an agreement of both cities, and results that do not fit what was
+// permitted. Every refusal is a verify.Misfit or a *policy.Denied and is journalled.
 package topup
 
 import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
+	"hufu/internal/cms"
+	"hufu/internal/oid"
 	"hufu/policy"
 	"hufu/store"
 	"hufu/verify"
 )
 
-var errNotBuilt = errors.New("topup: not built")
+// Lifetime is how far ahead a request may expire where Config names nothing else.
+const Lifetime = 10 * time.Minute
 
-// Signer is what a city signs permissions with.
-type Signer struct {
-	Certificate []byte
-	Chain       [][]byte
-	Key         crypto.Signer
-}
+// MaxScripts is how long both scripts of a load may be together, so that a reader
+// can read the permission.
+const MaxScripts = cms.MaxMessage / 2
 
-// Config is what a Service stands on.
+// Config is what a Service stands on. Book, Verifier and Signer are needed.
 type Config struct {
 	Book     *store.Book
 	Verifier *verify.Verifier
+	// Signer returns what a city signs with at present; it is asked for
+	// every permission, so a renewed certificate is taken up at once.
 	Signer   func(ctx context.Context, city string) (Signer, error)
 	Lifetime time.Duration // how far ahead a request may expire; 0: 10 minutes
-	OAEP     crypto.Hash   // for RSA readers; 0: SHA-256
+	OAEP     crypto.Hash   // for readers with RSA keys; 0: SHA-256
 	Now      func() time.Time
 	Log      *slog.Logger
 }
 
-// Service verifies, authorises and confirms loads.
-type Service struct{ cfg Config }
+// Signer is what a city signs permissions with.
+type Signer struct {
+	Certificate []byte   // profile city-sign, DER
+	Chain       [][]byte // travels with the permission
+	Key         crypto.Signer
+}
+
+// Service verifies, authorises and confirms loads. Any number of goroutines, and
+// of services on one book, may use it at once.
+type Service struct {
+	cfg   Config
+	locks [64]chan struct{} // one of them is held while an answer is made
+}
 
 // New returns a Service.
-func New(cfg Config) (*Service, error) { return &Service{cfg: cfg}, nil }
+func New(cfg Config) (*Service, error) {
+	if cfg.Book == nil || cfg.Verifier == nil || cfg.Signer == nil {
+		return nil, errors.New("top-up needs a book, a verifier and the cities' signers")
+	}
+	if cfg.Lifetime <= 0 {
+		cfg.Lifetime = Lifetime
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{cfg: cfg}
+	for i := range s.locks {
+		s.locks[i] = make(chan struct{}, 1)
+	}
+	return s, nil
+}
 
 // Verified is a load request that fits.
 type Verified struct {
 	Load      *verify.Load
-	Agreement *Agreement // for a card of another city than the reader's
+	Agreement *Agreement // for a card of another city than the reader's; else nil
 }
 
-// Verify judges a load request and changes nothing but the journal of refusals.
+// Verify judges a load request and changes nothing, but that a refusal is
+// journalled.
 func (s *Service) Verify(ctx context.Context, c policy.Caller, request []byte) (*Verified, error) {
-	return nil, errNotBuilt
+	v, err := s.judge(ctx, c, policy.OpTopUpVerify, request)
+	if err == nil {
+		err = s.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
+			v.Agreement, err = agreed(tx, v.Load, s.cfg.Now())
+			return err
+		})
+	}
+	if err != nil {
+		return nil, s.refuse(ctx, c, policy.OpTopUpVerify, request, err)
+	}
+	return v, nil
+}
+
+// judge is what Verify and Authorise do first.
+func (s *Service) judge(ctx context.Context, c policy.Caller, op policy.Operation, request []byte) (*Verified, error) {
+	// A caller without the role learns nothing of the message.
+	if err := policy.Allowed(c, op, c.City); err != nil {
+		return nil, err
+	}
+	load, err := s.cfg.Verifier.LoadRequest(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	if err := policy.Allowed(c, op, load.CardCity); err != nil {
+		return nil, err
+	}
+	if latest := s.cfg.Now().Add(s.cfg.Lifetime); load.Expiry.After(latest) {
+		return nil, &LifetimeError{ID: load.Transaction, Expiry: load.Expiry, Latest: latest}
+	}
+	return &Verified{Load: load}, nil
 }
 
 // Authorisation is a city's decision to load a card.
@@ -58,91 +144,150 @@ type Authorisation struct {
 	MAC1Accepted  bool   // the city's card keys have accepted the request's MAC1
 }
 
-// Authorise returns the city's signed permission.
+// Authorise returns the city's signed permission, and the evidence of the reader's
+// status that it relied on.
 func (s *Service) Authorise(ctx context.Context, c policy.Caller, a Authorisation) (permission []byte, ev verify.Evidence, err error) {
-	return nil, verify.Evidence{}, errNotBuilt
+	permission, ev, err = s.authorise(ctx, c, a)
+	if err != nil {
+		return nil, ev, s.refuse(ctx, c, policy.OpTopUpAuthorise, a.Request, err)
+	}
+	return permission, ev, nil
 }
 
-// Confirmation is a reader's result and the city's judgement of its TAC.
-type Confirmation struct {
-	Result      []byte // the reader's signed message
-	TACAccepted bool   // the city's card keys have accepted the TAC
+func (s *Service) authorise(ctx context.Context, c policy.Caller, a Authorisation) ([]byte, verify.Evidence, error) {
+	if n := len(a.CommandScript) + len(a.DataScript); n > MaxScripts {
+		return nil, verify.Evidence{}, &verify.SizeError{What: "the scripts", Size: n, Max: MaxScripts}
+	}
+
+	// 1. The reader's half: everything that can be judged without the ledger.
+	v, err := s.judge(ctx, c, policy.OpTopUpAuthorise, a.Request)
+	if err != nil {
+		return nil, verify.Evidence{}, err
+	}
+	load, ev := v.Load, v.Load.Evidence
+
+	// 2. Whether the city can sign at all, before anything is written.
+	signer, err := s.signer(ctx, load.CardCity)
+	if err != nil {
+		return nil, ev, err
+	}
+
+	// 3. Our half, and the authorisation, in one transaction. The status is
+	// looked up in it once more: a reader that is revoked in the book before
+	// this commit gets no permission.
+	err = s.cfg.Book.Update(ctx, func(tx *store.Tx) error {
+		if ev, err = s.status(tx, load); err != nil {
+			return err
+		}
+		if _, err := agreed(tx, load, s.cfg.Now()); err != nil {
+			return err
+		}
+		return s.reserve(tx, c, load, a, ev)
+	})
+	if err != nil {
+		return nil, ev, err
+	}
+
+	// 4. Seal, sign, keep, answer. A crash before the bytes are kept leaves an
+	// authorisation that nobody has seen; the same request comes here again.
+	permission, err := s.answer(ctx, load, a, signer)
+	return permission, ev, err
 }
 
-// Confirm closes a transaction.
-func (s *Service) Confirm(ctx context.Context, c policy.Caller, r Confirmation) (*Transaction, error) {
-	return nil, errNotBuilt
+// status looks up both certificates where the book keeps them; where another
+// source told their status, that stands.
+func (s *Service) status(tx *store.Tx, load *verify.Load) (verify.Evidence, error) {
+	ev := load.Evidence
+	for _, c := range []*verify.Cert{load.Message.Signer, load.Encryption} {
+		e, err := verify.BookStatus(tx, c)
+		if err != nil {
+			return ev, err
+		}
+		if e.State == verify.Unknown {
+			continue // not the book's: the Verifier has judged it
+		}
+		if err := e.Misfit(c.Subject); err != nil {
+			return ev, err
+		}
+		e.Epoch = s.cfg.Book.Epoch()
+		ev = e
+	}
+	return ev, nil
 }
 
-// Resolution is what a card showed when it was read again.
-type Resolution struct {
-	ID      string
-	Counter uint32 // the card's online counter now
-	Balance uint64
-	TAC     []byte // from GET TRANSACTION PROVE, when there is one
-	Note    string // why and by whom it was looked at
+// signer returns what a city signs with, once it was judged as readers will judge it.
+func (s *Service) signer(ctx context.Context, city string) (Signer, error) {
+	signer, err := s.cfg.Signer(ctx, city)
+	if err != nil {
+		return Signer{}, fmt.Errorf("finding the signing key of city %s: %w", city, err)
+	}
+	cert, err := s.cfg.Verifier.Chain(signer.Certificate, signer.Chain, verify.CitySigning)
+	if err != nil {
+		return Signer{}, &SignerError{City: city, Err: err}
+	}
+	if cert.City != city {
+		return Signer{}, &SignerError{City: city, Err: fmt.Errorf("its certificate is that of city %s", cert.City)}
+	}
+	if _, err := s.cfg.Verifier.CheckStatus(ctx, cert); err != nil {
+		return Signer{}, &SignerError{City: city, Err: err}
+	}
+	return signer, nil
 }
 
-// Resolve closes a transaction whose result never came.
-func (s *Service) Resolve(ctx context.Context, c policy.Caller, r Resolution) (*Transaction, error) {
-	return nil, errNotBuilt
+// answer returns the kept permission, or makes and keeps it.
+func (s *Service) answer(ctx context.Context, load *verify.Load, a Authorisation, signer Signer) ([]byte, error) {
+	// Of many identical requests at once, one makes the answer.
+	lock := s.locks[load.Message.Hash[0]%byte(len(s.locks))]
+	select {
+	case lock <- struct{}{}:
+		defer func() { <-lock }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the answer of transaction %s: %w", load.Transaction, ctx.Err())
+	}
+	kept, err := s.kept(ctx, load.Transaction)
+	if err != nil || kept != nil {
+		return kept, err
+	}
+	permission, err := s.permit(load, a, signer)
+	if err != nil {
+		return nil, err
+	}
+	// Another node may have been quicker: then its bytes are the answer.
+	err = s.cfg.Book.Update(ctx, func(tx *store.Tx) error {
+		kept, err = keep(tx, load.Transaction, permission, store.Sum(a.CommandScript))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return kept, nil
 }
 
-// State is where a transaction stands.
-type State string
-
-// States.
-const (
-	Authorised State = "authorised" // a permission went out; nothing came back yet
-	Torn       State = "torn"       // the reader could not tell whether the card was credited
-	Disputed   State = "disputed"   // the reader says credited, but the TAC was not accepted
-	Credited   State = "credited"
-	Failed     State = "failed"     // the card was not credited; the counter is free again
-	Superseded State = "superseded" // a later request proved that this one never credited
-	Overdue    State = "overdue"    // only to ask for: authorised, torn or disputed past the expiry
-)
-
-// Transaction is one load in the ledger.
-type Transaction struct {
-	ID           string          `json:"id"`
-	City         string          `json:"city"` // the card's
-	ReaderCity   string          `json:"readerCity"`
-	Reader       string          `json:"reader"`
-	Card         string          `json:"card"`
-	Counter      uint32          `json:"counter"`
-	Random       []byte          `json:"random"`
-	Amount       uint64          `json:"amount"`
-	Balance      uint64          `json:"balance"` // before
-	State        State           `json:"state"`
-	Expiry       time.Time       `json:"expiry"`
-	Authorised   time.Time       `json:"authorised"`
-	Closed       time.Time       `json:"closed,omitzero"`
-	RequestHash  store.Hash      `json:"requestHash"`
-	Command      store.Hash      `json:"commandHash"` // of the command script
-	Answered     bool            `json:"answered"`    // a permission was signed and is kept
-	TAC          []byte          `json:"tac,omitempty"`
-	NewBalance   uint64          `json:"newBalance,omitempty"`
-	SupersededBy string          `json:"supersededBy,omitempty"`
-	Note         string          `json:"note,omitempty"`
-	Caller       string          `json:"caller"`
-	Evidence     verify.Evidence `json:"evidence"`
-	Seq          uint64          `json:"seq"` // the event that last changed it
-}
-
-// Transaction returns one transaction of a city that the caller may read.
-func (s *Service) Transaction(ctx context.Context, c policy.Caller, id string) (*Transaction, error) {
-	return nil, errNotBuilt
-}
-
-// Query asks for transactions of one city.
-type Query struct {
-	City  string
-	State State  // "" = all
-	After []byte // opaque, of the page before
-	Limit int
-}
-
-// List returns a page of transactions, newest last.
-func (s *Service) List(ctx context.Context, c policy.Caller, q Query) (list []*Transaction, next []byte, err error) {
-	return nil, nil, errNotBuilt
+// permit seals the scripts and signs the permission.
+func (s *Service) permit(load *verify.Load, a Authorisation, signer Signer) ([]byte, error) {
+	script := &verify.SealedScript{
+		Transaction: load.Transaction, City: load.CardCity, Reader: load.Reader, Expiry: load.Expiry,
+		RequestHash: load.Message.Hash, CommandScript: a.CommandScript, DataScript: a.DataScript,
+	}
+	plain, err := script.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	sealed, err := (&cms.Sealer{Recipient: load.Encryption.DER, OAEP: s.cfg.OAEP}).Seal(plain)
+	if err != nil {
+		return nil, fmt.Errorf("sealing to the reader %s: %w", load.Reader, err)
+	}
+	content, err := (&verify.LoadPermission{
+		Transaction: load.Transaction, City: load.CardCity, Reader: load.Reader, Expiry: load.Expiry,
+		RequestHash: load.Message.Hash, CommandHash: store.Sum(a.CommandScript), Sealed: sealed,
+	}).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	permission, err := cms.Sign(oid.ContentLoadPermission, content, signer.Certificate, signer.Chain, signer.Key, s.cfg.Now())
+	if err != nil {
+		return nil, fmt.Errorf("signing for city %s: %w", load.CardCity, err)
+	}
+	return permission, nil
 }
