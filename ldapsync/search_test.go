@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
 
 	"hufu/internal/slapd"
 	"hufu/store"
@@ -213,4 +216,34 @@ func holds(t testing.TB, s *slapd.Server, b *book) {
 	for serial := range bySerial {
 		t.Errorf("serial number %s is in the directory and not in the book", serial)
 	}
+}
+
+// dial connects as anybody can.
+func dial(t testing.TB, s *slapd.Server) *ldap.Conn {
+	t.Helper()
+	c, err := ldap.DialURL(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetTimeout(30 * time.Second)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// statusIn asks for one certificate by its serial number; "" when it is not there.
+func statusIn(t testing.TB, c *ldap.Conn, cert *store.Certificate) string {
+	t.Helper()
+	r, err := c.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, 0, 1, 0, false, "(hufuSerial="+cert.Serial.String()+")", []string{"hufuStatus"}, nil))
+	if err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+		t.Fatal(err)
+	}
+	if err != nil || len(r.Entries) == 0 {
+		return ""
+	}
+	return r.Entries[0].GetAttributeValue("hufuStatus")
+}
+
+// newModify begins a change of a certificate's entry.
+func newModify(cert *store.Certificate) *ldap.ModifyRequest {
+	return ldap.NewModifyRequest("hufuSerial="+cert.Serial.String()+",ou=certificates,ou="+cert.CA+","+base, nil)
 }

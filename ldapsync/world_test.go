@@ -26,7 +26,10 @@ import (
 	"hufu/store/bolt"
 )
 
-const base = "o=Hufu,c=CN"
+const (
+	base             = "o=Hufu,c=CN"
+	directoryTimeout = 5 * time.Second
+)
 
 // pki is the hierarchy that all tests share, with the directories' certificates.
 var pki = sync.OnceValue(func() (p struct {
@@ -67,7 +70,7 @@ func startDirectory(t testing.TB) *slapd.Server {
 }
 
 func directory(name string, s *slapd.Server) ldapsync.Directory {
-	return ldapsync.Directory{Name: name, URL: s.SecureURL(), Base: base, TLS: clientTLS(), Timeout: 5 * time.Second}
+	return ldapsync.Directory{Name: name, URL: s.SecureURL(), Base: base, TLS: clientTLS(), Timeout: directoryTimeout}
 }
 
 // book is a book with the working CAs of the hierarchy, to be filled as package ca would.

@@ -1,0 +1,430 @@
+package ldapsync_test
+
+import (
+	"context"
+	"crypto/tls"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"hufu/internal/slapd"
+	"hufu/ldapsync"
+	"hufu/store"
+)
+
+// soak is how many times more often the counted tests try, for long runs.
+func soak() int {
+	n, err := strconv.Atoi(os.Getenv("HUFU_SOAK"))
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
+}
+
+// changeAtRandom changes the book while f runs.
+func changeAtRandom(t *testing.T, b *book, certs []*store.Certificate, f func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			c := certs[rand.IntN(len(certs))]
+			switch rand.IntN(4) {
+			case 0:
+				b.issue("330200", 1)
+			case 1:
+				b.set(c, store.Good, 0)
+			default:
+				b.set(c, store.Held, 6)
+			}
+		}
+	}()
+	f()
+	cancel()
+	<-done
+}
+
+// TestKilledDirectory kills a directory under load, again and again; nothing is lost, and the other one never waits.
+func TestKilledDirectory(t *testing.T) {
+	b := newBook(t)
+	north, south := startDirectory(t), startDirectory(t)
+	certs := b.issue("330100", 50)
+	p := publish(t, b, "n1", directory("north", north), directory("south", south))
+	p.inStep(t, b, "north", "south")
+	changeAtRandom(t, b, certs, func() {
+		for range 4 * soak() {
+			mark := p.of("south").Watermark
+			until(t, "changes in the south", func() bool { return p.of("south").Watermark > mark })
+			if err := north.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "notice", func() bool { return p.of("north").State == "unreachable" })
+			mark = p.of("south").Watermark
+			until(t, "changes in the south", func() bool { return p.of("south").Watermark > mark })
+			if err := north.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	p.inStep(t, b, "north", "south")
+	holds(t, north, b)
+	holds(t, south, b)
+}
+
+// TestPausedDirectory: a directory that hangs, with its connections open, delays only itself.
+func TestPausedDirectory(t *testing.T) {
+	b := newBook(t)
+	north, south := startDirectory(t), startDirectory(t)
+	certs := b.issue("330100", 40)
+	hanging := directory("north", north)
+	hanging.Timeout = 500 * time.Millisecond
+	p := publish(t, b, "n1", hanging, directory("south", south))
+	p.inStep(t, b, "north", "south")
+	if err := north.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range certs {
+		b.set(c, store.Revoked, 4)
+	}
+	p.inStep(t, b, "south")
+	holds(t, south, b)
+	until(t, "the north to be missed", func() bool { return p.of("north").State == "unreachable" })
+	if s := p.of("north"); s.LagChanges < 40 || s.LastError == "" {
+		t.Errorf("a directory that hangs has the status %+v", s)
+	}
+	if err := north.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestAbsentDirectory: a directory may be there later than the node, and away for a while.
+func TestAbsentDirectory(t *testing.T) {
+	b := newBook(t)
+	north, south := startDirectory(t), startDirectory(t)
+	if err := north.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.issue("330100", 20)
+	p := publish(t, b, "n1", directory("north", north), directory("south", south))
+	p.inStep(t, b, "south")
+	if err := north.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestWorkerRestarts stops the publisher at random moments while it fills a directory, and starts another one.
+func TestWorkerRestarts(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 300)
+	changeAtRandom(t, b, certs, func() {
+		for range 10 * soak() {
+			p := publish(t, b, "n1", directory("north", north))
+			d := rand.N(60 * time.Millisecond)
+			began := time.Now()
+			until(t, "some moment", func() bool { return time.Since(began) > d })
+			p.stop()
+		}
+	})
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+	if s := p.of("north"); s.Repairs != 0 {
+		t.Errorf("%d repairs where nobody else wrote", s.Repairs)
+	}
+}
+
+// TestOldCopyOfDirectory puts a directory back to an older state while the publisher runs.
+func TestOldCopyOfDirectory(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 30)
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	old := filepath.Join(t.TempDir(), "old")
+	if err := north.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := north.Snapshot(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := north.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range certs[:20] {
+		b.set(c, store.Revoked, 1)
+	}
+	b.issue("330200", 5)
+	b.publishCRL("330100")
+	p.inStep(t, b, "north")
+	if err := north.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := north.Revert(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := north.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the revocations to be back", func() bool {
+		c := dial(t, north)
+		defer c.Close()
+		return statusIn(t, c, certs[19]) == "revoked"
+	})
+	b.set(certs[25], store.Held, 6)
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestTwoPublishers: one publishes, the other stands by until the first gives up or falls silent.
+func TestTwoPublishers(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	b.issue("330100", 10)
+	way := startProxy(t, north)
+	first := publish(t, b, "first", way.directory("north"))
+	first.inStep(t, b, "north")
+	second := publish(t, b, "second", directory("north", north))
+	until(t, "the second to stand by", func() bool { return strings.HasPrefix(second.of("north").State, "standing by: first/") })
+
+	// The first falls silent.
+	way.hold()
+	b.issue("330100", 10)
+	second.inStep(t, b, "north")
+	holds(t, north, b)
+	way.release()
+	way.cut()
+	until(t, "the first to stand by", func() bool { return strings.HasPrefix(first.of("north").State, "standing by: second/") })
+	b.issue("330100", 10)
+	second.inStep(t, b, "north")
+
+	// The second leaves in good order, and the first need not wait for its lease.
+	second.stop()
+	b.issue("330100", 10)
+	first.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestDelayedWriter: what an old writer has sent reaches the directory after a new writer's later change, and does nothing.
+func TestDelayedWriter(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 20)
+	way := startProxy(t, north)
+	first := publish(t, b, "first", way.directory("north"))
+	first.inStep(t, b, "north")
+	way.hold()
+	for _, c := range certs {
+		b.set(c, store.Held, 6)
+	}
+	until(t, "the first's changes on their way", func() bool { return way.held.Load() > 0 })
+	for _, c := range certs {
+		b.set(c, store.Revoked, 1)
+	}
+	second := publish(t, b, "second", directory("north", north))
+	second.inStep(t, b, "north")
+	holds(t, north, b)
+	way.release()
+	until(t, "the delayed changes to arrive", func() bool { return way.held.Load() == 0 })
+	until(t, "the first to stand by", func() bool { return strings.HasPrefix(first.of("north").State, "standing by: second/") })
+	holds(t, north, b)
+}
+
+// TestGuard is the guard by itself: a modify that is based on an old state fails as a whole.
+func TestGuard(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	cert := b.issue("330100", 1)[0]
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	b.set(cert, store.Revoked, 1)
+	p.inStep(t, b, "north")
+	old := ldap.NewModifyRequest("hufuSerial="+cert.Serial.String()+",ou=certificates,ou=330100,"+base, nil)
+	old.Replace("hufuStatus", []string{"good"})
+	old.Delete("hufuSeq", []string{strconv.FormatUint(cert.Seq, 10)})
+	old.Add("hufuSeq", []string{strconv.FormatUint(cert.Seq+1, 10)})
+	if err := asPublisher(t, north).Modify(old); !ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchAttribute) {
+		t.Errorf("a change of an old state: %v, want noSuchAttribute", err)
+	}
+	holds(t, north, b)
+}
+
+// asPublisher connects with the publisher's certificate: what an operator, or a thief, could do.
+func asPublisher(t testing.TB, s *slapd.Server) *ldap.Conn {
+	t.Helper()
+	c, err := ldap.DialURL(s.SecureURL(), ldap.DialWithTLSConfig(clientTLS()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetTimeout(30 * time.Second)
+	if err := c.ExternalBind(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestForeignWrites: what others did is put right when the publisher comes by, and Verify tells in any case.
+func TestForeignWrites(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 10)
+	d := directory("north", north)
+	p := publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	p.stop()
+	verify := func() error {
+		r, err := ldapsync.Verify(t.Context(), d, b.ID(), pki().key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Err()
+	}
+	if err := verify(); err != nil {
+		t.Errorf("an untouched directory: %v", err)
+	}
+	c := asPublisher(t, north)
+	name := func(i int) string {
+		return "hufuSerial=" + certs[i].Serial.String() + ",ou=certificates,ou=330100," + base
+	}
+	change := ldap.NewModifyRequest(name(0), nil)
+	change.Replace("hufuStatus", []string{"revoked"})
+	if err := c.Modify(change); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Del(ldap.NewDelRequest(name(1), nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(); err == nil {
+		t.Error("Verify does not see foreign writes")
+	} else {
+		t.Log(err)
+	}
+	// Somebody replaces the statement, too: nothing of the watermark is believed, and everything is written anew.
+	forged := ldap.NewModifyRequest("cn=watermark,cn="+b.ID()+","+base, nil)
+	forged.Replace("hufuStatement", []string{"hufu/directory/nonsense\n\n— x AAAA\n"})
+	if err := c.Modify(forged); err != nil {
+		t.Fatal(err)
+	}
+	p = publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+	if s := p.of("north"); s.Repairs != 1 {
+		t.Errorf("%d repairs, want 1 (the entry that was taken away counts as new in a fresh start)", s.Repairs)
+	}
+	if err := verify(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusedEntry: an entry that a server does not take is told, holds the watermark, and does not hold up the others.
+func TestRefusedEntry(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	bad := newCertificate("330100")
+	bad.Reader = "读卡器" // the schema wants plain letters
+	b.record([]*store.Certificate{bad})
+	good := b.issue("330100", 5)
+	c := dial(t, north)
+	until(t, "the other entries", func() bool { return statusIn(t, c, good[4]) == "good" })
+	until(t, "the refusal to be told", func() bool { return p.of("north").State == "refuses an entry" })
+	until(t, "a statement", func() bool { return p.of("north").Time.After(time.Now().Add(-time.Second)) })
+	if s := p.of("north"); s.Watermark >= bad.Seq || !strings.Contains(s.LastError, bad.Serial.String()) {
+		t.Errorf("status %+v, though %s (event %d) was refused", s, bad.Serial, bad.Seq)
+	}
+}
+
+// TestStartTLS publishes over ldap:// with StartTLS.
+func TestStartTLS(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	b.issue("330100", 3)
+	d := directory("north", north)
+	d.URL, d.StartTLS = north.URL(), true
+	p := publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestStranger: a certificate that may not write is told so.
+func TestStranger(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	d := directory("north", north)
+	other, err := pki().Client("stranger", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.TLS.Certificates = []tls.Certificate{other.TLS()}
+	p := publish(t, b, "n1", d)
+	until(t, "the refusal", func() bool { return strings.Contains(p.of("north").LastError, "Insufficient Access Rights") })
+}
+
+func TestConfigurationIsChecked(t *testing.T) {
+	b := newBook(t)
+	good := ldapsync.Directory{Name: "north", URL: "ldaps://localhost", Base: base, TLS: clientTLS()}
+	for name, spoil := range map[string]func(*ldapsync.Config){
+		"no key":     func(c *ldapsync.Config) { c.Key = nil },
+		"no name":    func(c *ldapsync.Config) { c.Directories[0].Name = "" },
+		"bad URL":    func(c *ldapsync.Config) { c.Directories[0].URL = "http://x" },
+		"no host":    func(c *ldapsync.Config) { c.Directories[0].URL = "ldaps://" },
+		"bad base":   func(c *ldapsync.Config) { c.Directories[0].Base = "nonsense" },
+		"no base":    func(c *ldapsync.Config) { c.Directories[0].Base = "" },
+		"no TLS":     func(c *ldapsync.Config) { c.Directories[0].TLS = nil },
+		"twice TLS":  func(c *ldapsync.Config) { c.Directories[0].StartTLS = true },
+		"one name":   func(c *ldapsync.Config) { c.Directories = append(c.Directories, good) },
+		"slash":      func(c *ldapsync.Config) { c.Node = "a/b" },
+		"no book":    func(c *ldapsync.Config) { c.Book = nil },
+		"no problem": nil,
+	} {
+		cfg := ldapsync.Config{Book: b.Book, Key: pki().key, Directories: []ldapsync.Directory{good}}
+		if spoil != nil {
+			spoil(&cfg)
+		}
+		if _, err := ldapsync.New(cfg); (err == nil) != (spoil == nil) {
+			t.Errorf("%s: %v", name, err)
+		} else if err != nil {
+			t.Logf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSchemaLDIF: a slapd with cn=config takes the schema in its other form.
+func TestSchemaLDIF(t *testing.T) {
+	core, err := os.ReadFile("/etc/ldap/schema/core.ldif")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "all.ldif")
+	ldif := "dn: cn=config\nobjectClass: olcGlobal\ncn: config\n\ndn: cn=schema,cn=config\nobjectClass: olcSchemaConfig\ncn: schema\n\n" +
+		string(core) + "\n" + string(ldapsync.SchemaLDIF())
+	if err := os.WriteFile(file, []byte(ldif), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "slapd.d")
+	if err := os.Mkdir(config, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("/usr/sbin/slapadd", "-n", "0", "-F", config, "-l", file).CombinedOutput(); err != nil {
+		t.Errorf("slapadd: %v: %s", err, out)
+	}
+	found, err := filepath.Glob(filepath.Join(config, "cn=config", "cn=schema", "*hufu.ldif"))
+	if err != nil || len(found) != 1 {
+		t.Errorf("the schema did not arrive: %v", err)
+	}
+}
