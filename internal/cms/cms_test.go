@@ -49,6 +49,13 @@ func ecKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 // issue makes a certificate for key below a root of its own.
 func issue(t testing.TB, key crypto.Signer, usage x509.KeyUsage) identity {
 	t.Helper()
+	id := certify(t, key.Public(), usage)
+	id.key = key
+	return id
+}
+
+func certify(t testing.TB, public crypto.PublicKey, usage x509.KeyUsage) identity {
+	t.Helper()
 	rootKey := ecKey(t, elliptic.P256())
 	rootTemplate := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test root"},
@@ -66,11 +73,11 @@ func issue(t testing.TB, key crypto.Signer, usage x509.KeyUsage) identity {
 	cert, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "Test leaf"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: usage, SubjectKeyId: []byte("leaf"),
-	}, rootTemplate, key.Public(), rootKey)
+	}, rootTemplate, public, rootKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return identity{cert, root, key}
+	return identity{cert: cert, root: root}
 }
 
 // write puts an identity into files for openssl.

@@ -3,17 +3,14 @@ package cms_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdh"
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"path/filepath"
 	"testing"
 
 	"hufu/internal/cms"
-	"hufu/internal/oid"
 )
 
 var script = []byte("load key 00112233445566778899AABBCCDDEEFF\x00\r\n")
@@ -170,70 +167,6 @@ func TestWeOpenOpenSSL(t *testing.T) {
 		for _, opts := range bad {
 			if _, err := opener(id).Open(encrypt("-aes-256-gcm", opts...)); err == nil {
 				t.Errorf("%s %v: accepted", name, opts)
-			}
-		}
-	}
-}
-
-func TestVectors(t *testing.T) {
-	var file struct {
-		V map[string]any `json:"cms_ecdh_p256"`
-	}
-	if err := json.Unmarshal(readFile(t, "testdata/vectors.json"), &file); err != nil {
-		t.Fatal(err)
-	}
-	octets := func(m map[string]any, key string) []byte {
-		b, err := hex.DecodeString(m[key].(string))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	equal := func(what string, have, want []byte) {
-		t.Helper()
-		if !bytes.Equal(have, want) {
-			t.Errorf("%s: %X, want %X", what, have, want)
-		}
-	}
-	v, u := file.V, file.V["with_ukm"].(map[string]any)
-	ephemeral, err := ecdh.P256().NewPrivateKey(octets(v, "ephemeral_private"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal("ephemeral public key", ephemeral.PublicKey().Bytes(), octets(v, "ephemeral_public"))
-	recipient, err := ecdh.P256().NewPublicKey(octets(v, "recipient_public"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := ephemeral.ECDH(recipient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal("shared secret", z, octets(v, "shared_secret_z"))
-	equal("shared info, AES-128", cms.SharedInfo(oid.AES128Wrap, 16, nil), octets(v, "ecc_cms_sharedinfo_aes128"))
-	for _, c := range []struct {
-		name   string
-		values map[string]any
-		ukm    []byte
-	}{{"without ukm", v, nil}, {"with ukm", u, octets(u, "ukm")}} {
-		equal(c.name+": shared info", cms.SharedInfo(oid.AES256Wrap, 32, c.ukm), octets(c.values, "ecc_cms_sharedinfo"))
-		kek := cms.DeriveKey(z, oid.AES256Wrap, 32, c.ukm)
-		equal(c.name+": kek", kek, octets(c.values, "kek"))
-		wrapped, err := cms.WrapKey(kek, octets(v, "cek"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal(c.name+": encrypted key", wrapped, octets(c.values, "encrypted_key"))
-		cek, ok := cms.UnwrapKey(kek, wrapped)
-		if !ok {
-			t.Errorf("%s: the key does not unwrap", c.name)
-		}
-		equal(c.name+": unwrapped key", cek, octets(v, "cek"))
-		for i := range wrapped {
-			bad := bytes.Clone(wrapped)
-			bad[i] ^= 1
-			if _, ok := cms.UnwrapKey(kek, bad); ok {
-				t.Errorf("%s: octet %d changed unwraps", c.name, i)
 			}
 		}
 	}
