@@ -208,11 +208,11 @@ func (e *encoder) access(method asn1.ObjectIdentifier, address string) {
 }
 
 // CRLAddress is where the CRL of a shard is served. Shard 0 is the list of a CA
-// that has one.
+// that has one. No ID of a CA holds the underscore that sets the others apart.
 func (i *Issuer) CRLAddress(shard uint16) string {
 	name := i.ca.ID
 	if shard > 0 {
-		name += "-" + strconv.Itoa(int(shard))
+		name += "_" + strconv.Itoa(int(shard))
 	}
 	return i.baseURL + "/crl/" + name + ".crl"
 }

@@ -255,6 +255,7 @@ func TestPrepareRefuses(t *testing.T) {
 		{"services", "name", issuance.Request{Profile: "server", Name: policy.Name{DNS: []string{"*.card.example"}}}},
 		{"services", "name", issuance.Request{Profile: "server", Name: policy.Name{DNS: []string{"127.0.0.1"}}}},
 		{"services", "name", issuance.Request{Profile: "server"}},
+		{"330100", "name", issuance.Request{Profile: "ocsp", Name: policy.Name{City: "330200"}}},
 		{"services", "ca-profile", issuance.Request{Profile: "working-ca", Name: policy.Name{CommonName: "x"}}},
 		{"root", "issuer-kind", issuance.Request{Profile: "ocsp"}},
 		{"staff", "validity-span", issuance.Request{Profile: "operator", Name: policy.Name{Person: "x"}, NotAfter: time.Now().Add(2 * year)}},

@@ -109,7 +109,7 @@ func (f NameForm) Names(n Name, c Context) (attributes []Attribute, dns []string
 	case FormServer, FormClient, FormPerson:
 		return f.partyNames(n, c)
 	case FormResponder:
-		return responderNames(c)
+		return responderNames(n, c)
 	}
 	return nil, nil, nameViolation("there is no name form %q", string(f))
 }
@@ -236,7 +236,10 @@ func (f NameForm) partyNames(n Name, c Context) ([]Attribute, []string, error) {
 	return append(a, Attribute{oid.AttributeCommonName, common}), n.DNS, nil
 }
 
-func responderNames(c Context) ([]Attribute, []string, error) {
+func responderNames(n Name, c Context) ([]Attribute, []string, error) {
+	if n.City != "" && n.City != c.City {
+		return nil, nil, nameViolation("city %q is not %q, the one of CA %s", n.City, c.City, c.ID)
+	}
 	if c.Kind != KindCity {
 		return []Attribute{{oid.AttributeCommonName, "OCSP " + c.ID}}, nil, nil
 	}

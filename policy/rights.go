@@ -79,15 +79,17 @@ const (
 	all              // everywhere, whatever city the caller belongs to
 )
 
+type right struct {
+	cells [8]scope
+	op    Operation
+}
+
 // rights is the whole table, one row an operation, one column a role. What does
 // not stand here is refused. A city's staff reach what belongs to their city
 // and nothing that belongs to none; an admin appoints and looks but does not
 // touch readers; an auditor reads everything and changes nothing; root officers
 // work on the offline machine alone, so that the daemon grants them nothing.
-var rights = []struct {
-	cells [8]scope
-	op    Operation
-}{
+var rights = []right{
 	// root-officer
 	//       |    ca-admin
 	//       |    |    ca-operator
@@ -166,12 +168,7 @@ func (d *Denied) Error() string {
 // Allowed returns nil when one of the caller's roles grants the operation in
 // that city ("" = it belongs to no city or to all), else a *Denied.
 func Allowed(caller Caller, op Operation, city string) error {
-	i := slices.IndexFunc(rights, func(r struct {
-		cells [8]scope
-		op    Operation
-	}) bool {
-		return r.op == op
-	})
+	i := slices.IndexFunc(rights, func(r right) bool { return r.op == op })
 	if i >= 0 {
 		for _, role := range caller.Roles {
 			if col := slices.Index(Roles, role); col >= 0 && rights[i].cells[col].grants(caller.City, city) {
