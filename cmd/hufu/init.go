@@ -207,15 +207,12 @@ func (n *node) certifyCity(ctx context.Context, a CAConfig) error {
 // publishes to directories.
 func (n *node) keepers() []*keeper {
 	services, _ := n.conf.lineOf("services")
-	k := keeper{dir: n.conf.path("tls"), ca: services, book: n.book, authority: n.authority, now: time.Now, log: n.log}
-	server, publisher := k, k
-	server.name, server.profile, server.dns = "node", "server", n.conf.API.Names
-	publisher.name, publisher.profile, publisher.dns = "publisher", "client", []string{n.conf.Node + ".publisher." + n.conf.Domain}
-	all := []*keeper{&server, &publisher}
+	own := func(name, profile string, dns ...string) *keeper {
+		return &keeper{name: name, profile: profile, dns: dns, dir: n.conf.path("tls"), ca: services, book: n.book, authority: n.authority, now: time.Now, log: n.log}
+	}
+	all := []*keeper{own("node", "server", n.conf.API.Names...), own("publisher", "client", n.conf.Node+".publisher."+n.conf.Domain)}
 	if n.conf.ACME != nil {
-		acme := k
-		acme.name, acme.profile, acme.dns = "acme", "server", []string{n.conf.ACME.Name}
-		all = append(all, &acme)
+		all = append(all, own("acme", "server", n.conf.ACME.Name))
 	}
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -116,6 +117,32 @@ func (w *world) ceremony(ctx context.Context) error {
 		return err
 	}
 	return w.run(ctx, root.Env(), "ceremony", "run", w.path("root", "ceremony.yaml"), "--yes")
+}
+
+// ceremonyScript writes root/ceremony.yaml from the requests that the centre
+// brought.
+func (w *world) ceremonyScript(root *softhsm.Home) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, `name: Quickstart's root ceremony
+officers: [Li Wei, Wang Fang]
+country: CN
+organisation: Hufu Quickstart
+domain: %s
+base_url: http://localhost:%d
+token: {module: %s, uri: "pkcs11:token=hufu-root", pin: {file: hufu-root.pin}}
+root: {key: root-1, common_name: Hufu Quickstart Root}
+requests:
+`, worldDomain, w.ports.publish, root.Module())
+	for _, a := range worldCAs {
+		raw, err := os.ReadFile(w.path("root", "requests", a.ID+".csr"))
+		if err != nil {
+			return err
+		}
+		block, _ := pem.Decode(raw)
+		fmt.Fprintf(&b, "  - {id: %q, kind: %s, city: %q, file: requests/%s.csr, sha256: %x}\n", a.ID, a.Kind, a.City, a.ID, sha256.Sum256(block.Bytes))
+	}
+	b.WriteString("crl: {days: 180}\nout: out\n")
+	return os.WriteFile(w.path("root", "ceremony.yaml"), []byte(b.String()), 0o644)
 }
 
 func (w *world) centre() (*softhsm.Home, error) { return softhsm.New(w.path("centre", "hsm")) }
