@@ -27,6 +27,9 @@ type identity struct {
 	key  crypto.Signer
 }
 
+// soak asks for every change of every octet instead of a few.
+func soak() bool { return os.Getenv("HUFU_SOAK") != "" }
+
 var now = time.Now().Truncate(time.Second).UTC()
 
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
