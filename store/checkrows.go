@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -268,6 +269,9 @@ func (c *checker) certificate(r *Certificate) error {
 	if p.spki != r.SPKI {
 		c.fault("certificate %s/%s is for another key than its record says", r.CA, r.Serial)
 	}
+	if !p.notBefore.Equal(r.NotBefore) || !p.notAfter.Equal(r.NotAfter) {
+		c.fault("certificate %s/%s is valid from %v to %v, which is not what its record says", r.CA, r.Serial, p.notBefore, p.notAfter)
+	}
 	intent, err := Intents.Get(c.tx, Key(r.CA, r.Serial))
 	if err := c.missing(err, ""); err != nil || intent == nil {
 		return err
@@ -366,14 +370,15 @@ func (c *checker) twins(index string, both func(a, b []byte) error) error {
 
 // parsed is what Check reads from the DER form of a certificate. It knows no algorithm, so that certificates of every suite fit.
 type parsed struct {
-	serial    Serial
-	spki, tbs Hash
+	serial              Serial
+	spki, tbs           Hash
+	notBefore, notAfter time.Time
 }
 
 // parseCertificate reads RFC 5280, Section 4.1, as far as the public key.
 func parseCertificate(der []byte) (p parsed, err error) {
 	input := cryptobyte.String(der)
-	var outer, tbs, inner, spki, serial cryptobyte.String
+	var outer, tbs, inner, validity, spki, serial cryptobyte.String
 	ok := input.ReadASN1(&outer, asn1.SEQUENCE) && input.Empty() &&
 		outer.ReadASN1Element(&tbs, asn1.SEQUENCE)
 	p.tbs = sha256.Sum256(tbs)
@@ -382,7 +387,8 @@ func parseCertificate(der []byte) (p parsed, err error) {
 		inner.ReadASN1(&serial, asn1.INTEGER) &&
 		inner.SkipASN1(asn1.SEQUENCE) && // signature
 		inner.SkipASN1(asn1.SEQUENCE) && // issuer
-		inner.SkipASN1(asn1.SEQUENCE) && // validity
+		inner.ReadASN1(&validity, asn1.SEQUENCE) &&
+		readTime(&validity, &p.notBefore) && readTime(&validity, &p.notAfter) &&
 		inner.SkipASN1(asn1.SEQUENCE) && // subject
 		inner.ReadASN1Element(&spki, asn1.SEQUENCE)
 	if !ok {
@@ -393,4 +399,12 @@ func parseCertificate(der []byte) (p parsed, err error) {
 	}
 	p.spki = sha256.Sum256(spki)
 	return p, nil
+}
+
+// readTime reads a Time (RFC 5280, Section 4.1.2.5).
+func readTime(s *cryptobyte.String, t *time.Time) bool {
+	if s.PeekASN1Tag(asn1.UTCTime) {
+		return s.ReadASN1UTCTime(t)
+	}
+	return s.ReadASN1GeneralizedTime(t)
 }

@@ -8,7 +8,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"math/big"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -198,4 +199,33 @@ func key(t testing.TB) *ecdsa.PrivateKey {
 	return k
 }
 
-var _ = big.NewInt
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contents returns every key and value in a file, in order.
+func contents(t testing.TB, path string) (all []byte) {
+	t.Helper()
+	e := engineAt(t, path)
+	defer e.Close()
+	err := e.View(ctx, func(s store.Snapshot) error {
+		for pair, err := range s.Scan(nil, nil, false) {
+			if err != nil {
+				return err
+			}
+			all = fmt.Appendf(all, "%x=%x\n", pair.Key, pair.Value)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}

@@ -116,8 +116,8 @@ func readable(key []byte) string {
 		for j < len(key) && ' ' < key[j] && key[j] < 0x7f {
 			j++
 		}
-		// Three printable octets in a row that end with 00, or with the key, are taken for text.
-		if j-i >= 3 && (j == len(key) || key[j] == 0) {
+		// Printable octets that end with 00, and some that end with the key, are taken for text.
+		if j > i && j < len(key) && key[j] == 0 || j-i >= 3 && j == len(key) {
 			if s.Len() > 0 {
 				s.WriteByte('/')
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"iter"
 	"slices"
 )
@@ -225,7 +226,7 @@ func (t *Table[T]) write(tx *Tx, key []byte, old, v *T) error {
 	var value []byte
 	if v != nil {
 		tx.value = t.Codec.Append(tx.value[:0], v)
-		value = append(make([]byte, 0, len(tx.value)), tx.value...) // never nil
+		value = binary.BigEndian.AppendUint32(append(make([]byte, 0, len(tx.value)+4), tx.value...), checksum(key, tx.value))
 	}
 	if err := tx.set(t.row(tx, key), value); err != nil {
 		return &RowError{t.Name, key, err}
@@ -276,15 +277,27 @@ func contains(keys [][]byte, key []byte) bool {
 	return slices.ContainsFunc(keys, func(other []byte) bool { return bytes.Equal(key, other) })
 }
 
+// castagnoli is the polynomial that processors have an instruction for.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum stands behind every row, so that octets that the disk changed are not taken for a record. It is no protection against people.
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
 func (t *Table[T]) decode(key, raw []byte) (*T, error) {
+	n := len(raw) - 4
+	if n < 0 || binary.BigEndian.Uint32(raw[n:]) != checksum(key, raw[:n]) {
+		return nil, &RowError{t.Name, key, fmt.Errorf("%w: the checksum of the row does not fit", ErrCorrupt)}
+	}
 	v := new(T)
-	if err := t.Codec.Decode(raw, v); err != nil {
+	if err := t.Codec.Decode(raw[:n], v); err != nil {
 		return nil, &RowError{t.Name, key, fmt.Errorf("%w: %w", ErrCorrupt, err)}
 	}
 	return v, nil
 }
 
-// The key space. A row lies at 't' table 00 key; an entry of an index at 'i' table 00 index 00 indexkey key length, where length is that of
+// The key space. A row lies at 't' table 00 key, with its checksum behind it; an entry of an index at 'i' table 00 index 00 indexkey key length, where length is that of
 // the row's primary key in two octets, so that the entry can be taken apart; events lie at 'e', nodes of the tree at 'n', octets of CRLs at
 // 'c', and what the book knows of itself at 'b'.
 const (
