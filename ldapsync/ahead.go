@@ -20,7 +20,7 @@ type AheadError struct {
 }
 
 func (e *AheadError) Error() string {
-	return fmt.Sprintf("directory %s is ahead of the book: %s; bring back what it knows with: hufu restore --from-directory %s", e.Directory, e.Reason, e.Directory)
+	return fmt.Sprintf("directory %s is ahead of the book: %s; restore the book and bring back what the directory knows: hufu restore --from-directory %s", e.Directory, e.Reason, e.Directory)
 }
 
 // recall is the row that says how far what a directory knew of a lost stretch of the book was brought back.

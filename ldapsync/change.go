@@ -63,6 +63,9 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 		if err != nil {
 			return nil, false, err
 		}
+		if owner := stands.value(attrBook); owner != "" && owner != s.p.book.ID() {
+			return nil, false, fmt.Errorf("it belongs to the book %s", owner)
+		}
 		switch order := stands.position().compare(r.at); {
 		case order > 0:
 			newer, err := s.p.read(ctx, t)

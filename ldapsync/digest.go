@@ -169,7 +169,12 @@ func (t *Tree) clone() *Tree {
 	return c
 }
 
+var emptySum = store.Sum(nil)
+
 func bucketSum(leaves []leaf) store.Hash {
+	if len(leaves) == 0 {
+		return emptySum
+	}
 	sums := make([]store.Hash, len(leaves))
 	for i := range leaves {
 		sums[i] = leaves[i].digest

@@ -3,18 +3,21 @@ package ldapsync_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
 	"hufu/internal/slapd"
+	"hufu/internal/testpki"
 	"hufu/ldapsync"
 	"hufu/store"
 )
@@ -35,7 +38,10 @@ func changeAtRandom(t *testing.T, b *book, certs []*store.Certificate, f func())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		tick := time.NewTicker(4 * time.Millisecond) // what two cores with a race detector can follow
+		defer tick.Stop()
 		for ctx.Err() == nil {
+			<-tick.C
 			c := certs[rand.IntN(len(certs))]
 			switch rand.IntN(4) {
 			case 0:
@@ -426,5 +432,75 @@ func TestSchemaLDIF(t *testing.T) {
 	found, err := filepath.Glob(filepath.Join(config, "cn=config", "cn=schema", "*hufu.ldif"))
 	if err != nil || len(found) != 1 {
 		t.Errorf("the schema did not arrive: %v", err)
+	}
+}
+
+// TestKeyAway: while the statement's key does not sign, changes flow and the watermark waits.
+func TestKeyAway(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 5)
+	var away atomic.Bool
+	key := &testpki.Signer{Key: pki().key, Before: func(int64) error {
+		if away.Load() {
+			return errors.New("token not present")
+		}
+		return nil
+	}}
+	p := publishWith(t, b, "n1", key, directory("north", north))
+	p.inStep(t, b, "north")
+	away.Store(true)
+	mark := p.of("north").Watermark
+	b.set(certs[0], store.Revoked, 1)
+	c := dial(t, north)
+	until(t, "the revocation", func() bool { return statusIn(t, c, certs[0]) == "revoked" })
+	until(t, "the trouble to be told", func() bool { return strings.Contains(p.of("north").LastError, "token not present") })
+	if s := p.of("north"); s.Watermark != mark {
+		t.Errorf("the watermark moved from %d to %d without a statement", mark, s.Watermark)
+	}
+	away.Store(false)
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+}
+
+// TestTwoBooks: books with CAs of their own share a directory; a CA of another book is left alone.
+func TestTwoBooks(t *testing.T) {
+	north := startDirectory(t)
+	one, two := newBookOf(t, "330100"), newBookOf(t, "330200", "330100")
+	one.issue("330100", 5)
+	p1 := publish(t, one, "n1", directory("north", north))
+	p1.inStep(t, one, "north")
+	two.issue("330200", 5)
+	p2 := publish(t, two, "n2", directory("north", north))
+	until(t, "the second book's certificates, and the refusal of its second CA", func() bool {
+		s := p2.of("north")
+		return s.State == "refuses an entry" && strings.Contains(s.LastError, "belongs to the book "+one.ID()) &&
+			len(ldapsearch(t, north, "(&(hufuStatus=good)(hufuBook="+two.ID()+"))")) == 5
+	})
+	one.issue("330100", 5)
+	p1.inStep(t, one, "north")
+	holds(t, north, one)
+}
+
+// TestAdoption: what an operator made by hand beforehand is taken over with what it says besides.
+func TestAdoption(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	c := asPublisher(t, north)
+	for _, e := range []*ldap.AddRequest{
+		{DN: base, Attributes: []ldap.Attribute{{Type: "objectClass", Vals: []string{"organization"}}}},
+		{DN: "ou=330100," + base, Attributes: []ldap.Attribute{{Type: "objectClass", Vals: []string{"organizationalUnit"}}, {Type: "description", Vals: []string{"the north"}}}},
+	} {
+		if err := c.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.issue("330100", 5)
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	holds(t, north, b)
+	e := ldapsearch(t, north, "(description=the north)")
+	if len(e) != 1 || e[0].one("hufubook") != b.ID() || e[0].one("cacertificate;binary") == "" {
+		t.Errorf("the entry made by hand is now %+v", e)
 	}
 }

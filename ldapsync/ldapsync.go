@@ -144,6 +144,7 @@ type DirectoryStatus struct {
 	LagSeconds float64   // age of the oldest of them
 	LastError  string    // "" = none since it last was in step
 	ErrorTime  time.Time
+	Unknown    int64 // entries from before a restore that nobody brought back; they are left alone
 	Repairs    int64 // entries that were not as this book had left them and were put right
 }
 

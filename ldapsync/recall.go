@@ -22,14 +22,17 @@ type Recalled struct {
 	Directory string
 	Statement *Statement // nil: the directory shows none that the key signed
 	Verified  bool       // what the directory holds has the digest of the statement
-	// Certificates and Statuses are what the book lacks, or has an earlier state of, in the order of the lost events. Serial numbers that
-	// never got a certificate have a status alone.
+	// Certificates and Statuses are what the book lacks, or what changed since, in the order of the lost events. Serial numbers that never
+	// got a certificate have a status alone. Where the book is the stricter, its own status is to be said again.
 	Certificates []*store.Certificate
 	Statuses     []*store.Status
+	CAs          []string // that changed
 	CRLs         []RecalledCRL
 	Kept         []string // entries that stay in the directory and cannot be brought back: which, and why
+	Notes        []string // where directory and book contradict each other
 
 	latest map[uint64]uint64 // the last sequence number seen, for each epoch
+	began  uint64            // events after this are of the book's present epoch
 }
 
 // RecalledCRL is a full CRL that is newer than those in the book.
@@ -39,7 +42,7 @@ type RecalledCRL struct {
 }
 
 // Recall reads the certificates, statuses and CRLs of a book that a directory has and the book has lost. It changes nothing. A certificate
-// must be signed by a CA that the book knows. Where the directory does not have the digest of a statement signed with key (the writer
+// must be signed by a CA that the book knows. The book must have been restored, so that what is brought back gets a place in a new epoch. Where the directory does not have the digest of a statement signed with key (the writer
 // died before it could make one, or somebody else wrote), only what makes a status stricter is taken.
 func Recall(ctx context.Context, d Directory, book *store.Book, key crypto.PublicKey) (*Recalled, error) {
 	if err := d.check(); err != nil {
@@ -85,6 +88,7 @@ func (r *Recalled) collect(ctx context.Context, l *link, book *store.Book) (lost
 	}
 	ends := map[uint64]uint64{}
 	epochs := book.Epochs()
+	r.began = uint64(epochs[len(epochs)-1].Size)
 	for i, e := range epochs {
 		ends[e.Epoch] = uint64(head.Size)
 		if i+1 < len(epochs) {
@@ -97,6 +101,9 @@ func (r *Recalled) collect(ctx context.Context, l *link, book *store.Book) (lost
 		p := e.position()
 		if end, ok := ends[p.epoch]; ok && p.seq <= end {
 			return nil
+		}
+		if p.epoch >= book.Epoch() {
+			return fmt.Errorf("entry %s is of %v: that epoch of the book has not ended; restore the book first, which begins a new one", e.Name, p)
 		}
 		r.latest[p.epoch] = max(r.latest[p.epoch], p.seq)
 		t, ok := targetAt(dn, l.base)
@@ -163,7 +170,8 @@ func (r *Recalled) take(tx *store.Tx, e lostEntry) error {
 		return err
 	}
 	if have != nil {
-		return r.takeStatus(e, have, status)
+		r.takeStatus(e, have, status)
+		return nil
 	}
 	if status.Unissued {
 		r.Statuses = append(r.Statuses, status)
@@ -179,24 +187,22 @@ func (r *Recalled) take(tx *store.Tx, e lostEntry) error {
 	return nil
 }
 
-// takeStatus takes a later status of a serial number that the book knows. Revoked stays revoked, and without a digest that fits nobody is
-// let out of a hold.
-func (r *Recalled) takeStatus(e lostEntry, have, status *store.Status) error {
-	switch {
-	case have.State == status.State && have.Reason == status.Reason:
-	case have.State == store.Revoked:
-		r.keep(e.Entry, "the book has it revoked")
-	case status.State < have.State && !r.Verified:
-		r.keep(e.Entry, "it would lift a hold, and the directory does not fit its statement")
-	default:
-		status.Unissued = false
-		r.Statuses = append(r.Statuses, status)
+// takeStatus takes what became of a serial number that the book knows. Revoked stays revoked, and where the digest does not fit nobody is
+// let out of a hold: the book's own status then becomes the later one.
+func (r *Recalled) takeStatus(e lostEntry, have, status *store.Status) {
+	if have.State == store.Revoked || status.State < have.State && !r.Verified {
+		if status.State != have.State {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s: the directory has it %s, the book %s; the book's holds", e.Name, status.State, have.State))
+		}
+		status = have
 	}
-	return nil
+	status.Unissued = have.Unissued
+	r.Statuses = append(r.Statuses, status)
 }
 
 // takeCRL takes the full CRL of a CA's entry, if it is newer.
 func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) error {
+	r.CAs = append(r.CAs, e.target.ca)
 	der := []byte(e.value(attrCRL))
 	if len(der) == 0 {
 		return nil
@@ -332,7 +338,10 @@ func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *stor
 		return err
 	}
 	first := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: s.Time, NotAfter: c.NotAfter, Seq: cert.Seq}
-	if err := store.Statuses.Insert(tx, &first); err != nil || also == nil {
+	if err := store.Statuses.Insert(tx, &first); err != nil {
+		return err
+	}
+	if err := r.commitStatus(tx, s, actor); err != nil || also == nil {
 		return err
 	}
 	return also(tx, &cert)
@@ -348,7 +357,7 @@ func (r *Recalled) intend(tx *store.Tx, ca string, serial store.Serial, actor st
 	return err
 }
 
-// commitStatus makes the state of the book that of the directory.
+// commitStatus records a status with an event of this epoch, so that it is later than what stands in any directory.
 func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) error {
 	have, err := optional(store.Statuses.Get(tx, store.Key(s.CA, s.Serial)))
 	if err != nil {
@@ -362,7 +371,7 @@ func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) err
 			return err
 		}
 		kind = store.KindIntentClosed
-	case have.State == s.State && have.Reason == s.Reason, have.State == store.Revoked:
+	case have.State == s.State && have.Seq > r.began:
 		return nil
 	default:
 		next.NotAfter = have.NotAfter
@@ -375,12 +384,26 @@ func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) err
 func (r *Recalled) commitRest(tx *store.Tx, actor string) error {
 	for _, c := range r.CRLs {
 		crl := *c.CRL
-		if have, err := optional(store.CRLs.Get(tx, store.Key(crl.CA, crl.Delta, crl.Number))); err != nil || have != nil {
-			return errors.Join(err)
+		if have, err := optional(store.CRLs.Get(tx, store.Key(crl.CA, crl.Delta, crl.Number))); err != nil {
+			return err
+		} else if have != nil {
+			continue
 		}
 		crl.Seq = tx.Append(store.Event{Kind: store.KindCRL, CA: crl.CA, Actor: actor, Detail: r.detail()})
 		if err := store.PutCRL(tx, &crl, bytes.NewReader(c.DER)); err != nil {
 			return err
+		}
+	}
+	for _, id := range r.CAs {
+		ca, err := store.CAs.Get(tx, store.Key(id))
+		if err != nil {
+			return err
+		}
+		if ca.Seq <= r.began {
+			ca.Seq = tx.Append(store.Event{Kind: KindRecalled, CA: id, Actor: actor, Detail: r.detail()})
+			if err := store.CAs.Put(tx, ca); err != nil {
+				return err
+			}
 		}
 	}
 	rows := map[uint64]*recall{}

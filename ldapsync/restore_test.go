@@ -31,6 +31,9 @@ func TestRestoredBook(t *testing.T) {
 	p.stop()
 
 	b.restore(old)
+	if _, err := ldapsync.Recall(t.Context(), dirs[0], b.Book, pki().key.Public()); err != nil {
+		t.Fatal(err)
+	}
 	if ahead := newPublisher(t, b, "n1", dirs...).Ahead(t.Context()); len(ahead) != 2 {
 		t.Fatalf("%d directories are found ahead of the book, want 2: %v", len(ahead), ahead)
 	} else {
@@ -102,11 +105,13 @@ func TestRestoredBook(t *testing.T) {
 
 	more := b.issue("330100", 3)
 	b.set(more[0], store.Revoked, 1)
-	b.publishCRL("330100")
 	p = publish(t, b, "n1", dirs...)
 	p.inStep(t, b, "north", "south")
 	holds(t, north, b)
 	holds(t, south, b)
+	if s := p.of("north"); s.Unknown != 0 || s.Repairs != 0 {
+		t.Errorf("status %+v", s)
+	}
 }
 
 // TestBehindBeforeRestore: a directory that was behind the backup is no obstacle, and neither is one that lay exactly there.
@@ -168,17 +173,24 @@ func TestUnverifiedRecall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Verified || len(r.Certificates) != 1 || len(r.Statuses) != 2 || len(r.Kept) != 2 {
-		t.Errorf("recalled, verified %v: %d certificates, %d statuses, kept %v; want 1, 2 and two kept", r.Verified, len(r.Certificates), len(r.Statuses), r.Kept)
+	if r.Verified || len(r.Certificates) != 1 || len(r.Statuses) != 3 || len(r.Kept) != 1 || len(r.Notes) != 1 {
+		t.Errorf("recalled, verified %v: %d certificates, %d statuses, kept %v, notes %v; want 1, 3, one kept and one note",
+			r.Verified, len(r.Certificates), len(r.Statuses), r.Kept, r.Notes)
 	}
 	if err := r.Commit(t.Context(), b.Book, "test", nil); err != nil {
 		t.Fatal(err)
 	}
 	p = publish(t, b, "n1", d)
-	until(t, "in step", func() bool { return p.of("north").State == "in step" })
+	p.inStep(t, b, "north")
 	rd := dial(t, north)
 	if got := statusIn(t, rd, certs[1]); got != "revoked" {
 		t.Errorf("a revoked certificate is %s", got)
+	}
+	if got := statusIn(t, rd, certs[0]); got != "on-hold" {
+		t.Errorf("a certificate that the book holds is %s", got)
+	}
+	if s := p.of("north"); s.Unknown != 1 {
+		t.Errorf("%d entries that the book does not know are told, want 1", s.Unknown)
 	}
 }
 
@@ -219,6 +231,11 @@ func TestCopiedBook(t *testing.T) {
 		t.Fatal("an old copy of the book is not noticed")
 	}
 	t.Log(ahead[0])
+	if _, err := ldapsync.Recall(t.Context(), d, b.Book, pki().key.Public()); err == nil {
+		t.Error("certificates are brought back into an epoch that has not ended")
+	} else {
+		t.Log(err)
+	}
 	// It goes on in its own way, and is longer than the true one was.
 	for _, c := range certs[2:] {
 		b.set(c, store.Held, 6)

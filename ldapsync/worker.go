@@ -18,10 +18,12 @@ import (
 const (
 	stateStarting    = "starting"
 	stateUnreachable = "unreachable"
+	stateFailing     = "does not take our changes"
 	stateAhead       = "ahead of the book"
 	stateCatchingUp  = "catching up"
 	stateInStep      = "in step"
 	stateRefuses     = "refuses an entry"
+	stateMute        = "without statement: the key does not sign"
 	stateStopped     = "stopped"
 )
 
@@ -60,17 +62,26 @@ func (w *worker) run(ctx context.Context) {
 	w.note(func(s *DirectoryStatus) { s.State = stateStopped })
 }
 
-// failed notes why a connection ended; the log hears of it once.
+// failed notes why a connection ended.
 func (w *worker) failed(err error) {
 	var ahead *AheadError
+	var answer *ldap.Error
 	state := stateUnreachable
-	if errors.As(err, &ahead) {
+	switch {
+	case errors.As(err, &ahead):
 		state = stateAhead
+	case errors.As(err, &answer) && answer.ResultCode < ldap.ErrorNetwork:
+		state = stateFailing
 	}
+	w.trouble(state, err)
+}
+
+// trouble notes what is wrong. The log hears of it once.
+func (w *worker) trouble(state string, err error) {
 	w.mu.Lock()
 	known := w.status.State == state && w.status.LastError == err.Error()
+	w.status.State, w.status.LastError, w.status.ErrorTime = state, err.Error(), w.p.now().UTC()
 	w.mu.Unlock()
-	w.note(func(s *DirectoryStatus) { s.State, s.LastError, s.ErrorTime = state, err.Error(), w.p.now().UTC() })
 	if !known {
 		w.p.log.Warn("directory does not follow", slog.String("directory", w.dir.Name), slog.String("state", state), slog.Any("error", err))
 	}
@@ -120,8 +131,11 @@ type session struct {
 	acked  map[string]store.Hash // what was written before the tree was there
 
 	spoke    time.Time // when the watermark was last written
+	hush     time.Time // no statement before: the key could not sign
 	active   time.Time // when something last happened
 	complete bool      // the last statement had a digest
+	counted  bool      // unknowns is known
+	unknowns int64     // entries of the book that the book does not know
 	draining bool      // nothing new is begun until the watermark is written
 }
 
@@ -236,7 +250,7 @@ func (s *session) lead(ctx, inner context.Context) error {
 	defer timer.Stop()
 	ending, ended := ctx.Done(), (<-chan time.Time)(nil)
 	for {
-		if s.sched.running == 0 && (s.draining || s.due()) {
+		if s.sched.running == 0 && (ended != nil || time.Now().After(s.hush) && (s.draining || s.due())) {
 			if err := s.speak(inner, ended != nil); err != nil || ended != nil {
 				return err
 			}
@@ -270,7 +284,7 @@ func (s *session) lead(ctx, inner context.Context) error {
 			s.adopt(b)
 		case <-timer.C:
 			s.sched.wake(time.Now())
-			s.draining = s.draining || time.Since(s.spoke) >= s.p.lease/3
+			s.draining = s.draining || time.Since(s.spoke) >= s.p.lease/3 && time.Now().After(s.hush)
 		case err := <-s.broken:
 			return err
 		case <-ending:
@@ -297,6 +311,7 @@ func (s *session) wait() time.Duration {
 	if s.sched.idle() && time.Since(s.active) < quiet {
 		d = min(d, time.Until(s.active.Add(quiet)))
 	}
+	d = max(d, time.Until(s.hush))
 	if retry := s.sched.wake(time.Now()); !retry.IsZero() {
 		d = min(d, time.Until(retry))
 	}
@@ -311,10 +326,7 @@ func (s *session) finish(o outcome) error {
 	}
 	if o.err != nil {
 		s.sched.failed(o.target, time.Now())
-		s.note(func(st *DirectoryStatus) {
-			st.State, st.LastError, st.ErrorTime = stateRefuses, fmt.Sprintf("publishing %s: %v", o.target, o.err), s.p.now().UTC()
-		})
-		s.p.log.Error("directory refuses an entry", slog.String("directory", s.dir.Name), slog.String("entry", o.target.name()), slog.Any("error", o.err))
+		s.trouble(stateRefuses, fmt.Errorf("publishing %s: %w", o.target, o.err))
 		return nil
 	}
 	s.sched.done(o.target)
@@ -355,7 +367,10 @@ func (s *session) speak(ctx context.Context, release bool) error {
 	}
 	signed, err := st.Sign(s.p.key)
 	if err != nil {
-		return err
+		// A token that is away for a moment must not hold changes up; only the watermark stays where it is.
+		s.hush = time.Now().Add(time.Second)
+		s.trouble(stateMute, err)
+		return nil
 	}
 	next := watermark{position: position{st.Epoch, st.Seq}, fence: s.mark.fence, writer: s.id, note: string(signed)}
 	if release {
@@ -369,8 +384,12 @@ func (s *session) speak(ctx context.Context, release bool) error {
 		return fmt.Errorf("writing the watermark: %w", err)
 	}
 	s.mark, s.last, s.spoke = next, next.note, time.Now()
+	unknown, err := s.unknown(ctx)
+	if err != nil {
+		return fmt.Errorf("counting what nobody brought back: %w", err)
+	}
 	s.note(func(d *DirectoryStatus) {
-		d.Epoch, d.Watermark, d.Time, d.Entries = st.Epoch, st.Seq, st.Time, st.Entries
+		d.Epoch, d.Watermark, d.Time, d.Entries, d.Unknown = st.Epoch, st.Seq, st.Time, st.Entries, unknown
 		if !s.complete {
 			d.Entries = -1
 		}
@@ -384,4 +403,24 @@ func (s *session) speak(ctx context.Context, release bool) error {
 		}
 	})
 	return nil
+}
+
+// unknown counts the entries of stretches of the book that a restore cut off. Those that were brought back have been written again by the
+// time the session is in step for the first time, which is when it counts.
+func (s *session) unknown(ctx context.Context) (n int64, err error) {
+	if s.counted || !s.sched.idle() || !s.complete {
+		return s.unknowns, nil
+	}
+	stretches, err := s.p.stretches(ctx, s.dir.Name)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range stretches[:len(stretches)-1] {
+		err := s.link.each(ctx, aheadFilter(s.p.book.ID(), e.epoch, e.end), []string{"1.1"}, func(*ldap.Entry) error { n++; return nil })
+		if err != nil {
+			return 0, err
+		}
+	}
+	s.counted, s.unknowns = true, n
+	return n, nil
 }

@@ -84,6 +84,12 @@ type book struct {
 
 func newBook(t testing.TB) *book {
 	t.Helper()
+	return newBookOf(t, "root", "device", "330100", "330200", "services", "staff")
+}
+
+// newBookOf is a book with some of the CAs.
+func newBookOf(t testing.TB, cas ...string) *book {
+	t.Helper()
 	b := &book{t: t, path: filepath.Join(t.TempDir(), "book")}
 	b.engine = openEngine(t, b.path)
 	sb, err := store.Create(t.Context(), b.config())
@@ -92,8 +98,8 @@ func newBook(t testing.TB) *book {
 	}
 	b.keep(sb)
 	b.update(func(tx *store.Tx) error {
-		for _, ca := range pki().CAs() {
-			r := ca.Record
+		for _, id := range cas {
+			r := pki().CA(id).Record
 			r.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: r.ID})
 			if err := store.CAs.Insert(tx, &r); err != nil {
 				return err
@@ -297,8 +303,13 @@ type publisher struct {
 
 func newPublisher(t testing.TB, b *book, node string, dirs ...ldapsync.Directory) *ldapsync.Publisher {
 	t.Helper()
+	return newPublisherWith(t, b, node, pki().key, dirs...)
+}
+
+func newPublisherWith(t testing.TB, b *book, node string, key crypto.Signer, dirs ...ldapsync.Directory) *ldapsync.Publisher {
+	t.Helper()
 	p, err := ldapsync.New(ldapsync.Config{
-		Book: b.Book, Directories: dirs, Key: pki().key, Node: node, Lease: 3 * time.Second,
+		Book: b.Book, Directories: dirs, Key: key, Node: node, Lease: 3 * time.Second,
 		Log: slog.New(slog.NewTextHandler(testLog(t), nil)).With("node", cmp.Or(node, "node")),
 	})
 	if err != nil {
@@ -310,7 +321,12 @@ func newPublisher(t testing.TB, b *book, node string, dirs ...ldapsync.Directory
 // publish starts a Publisher that stops when the test ends, or before.
 func publish(t testing.TB, b *book, node string, dirs ...ldapsync.Directory) *publisher {
 	t.Helper()
-	p := newPublisher(t, b, node, dirs...)
+	return publishWith(t, b, node, pki().key, dirs...)
+}
+
+func publishWith(t testing.TB, b *book, node string, key crypto.Signer, dirs ...ldapsync.Directory) *publisher {
+	t.Helper()
+	p := newPublisherWith(t, b, node, key, dirs...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
