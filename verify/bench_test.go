@@ -20,6 +20,18 @@ func BenchmarkMessage(b *testing.B) {
 			}
 		}
 	})
+	b.Run("known reader, status from a book", func(b *testing.B) {
+		book := newBook(b)
+		w.fill(b, book)
+		record(b, book, "330100", r.Sign)
+		record(b, book, "330100", r.Encrypt)
+		v := &verify.Verifier{Anchors: w.Anchors(), Domain: w.verifier.Domain, Status: verify.FromBook(book), Now: w.now}
+		for b.Loop() {
+			if _, err := v.LoadRequest(b.Context(), der); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("first sight", func(b *testing.B) {
 		for b.Loop() {
 			v := &verify.Verifier{Anchors: w.Anchors(), Domain: w.verifier.Domain, Status: w.status, Now: w.now}

@@ -136,8 +136,8 @@ func (c *coder) city(field string, v *string) { c.text(field, v, digits, 6, 6) }
 
 func (c *coder) card(v *string) { c.text("card", v, digits+"ABCDEF", 8, 32) }
 
-func (c *coder) name(field string, v *string) {
-	c.text(field, v, digits+"abcdefghijklmnopqrstuvwxyz-.", 1, 253)
+func (c *coder) reader(v *string) {
+	c.text("reader", v, digits+"abcdefghijklmnopqrstuvwxyz-.", 1, 253)
 }
 
 // number is an INTEGER from min to the largest of its type.

@@ -92,7 +92,7 @@ func (r *LoadRequest) fields(c *coder) {
 	c.transaction(&r.Transaction)
 	c.city("card's city", &r.CardCity)
 	c.city("reader's city", &r.ReaderCity)
-	c.name("reader", &r.Reader)
+	c.reader(&r.Reader)
 	c.card(&r.Card)
 	number(c, "counter", &r.Counter, 0)
 	c.octets("card's random", &r.Random, 4, 16)
@@ -111,7 +111,7 @@ func (r *LoadRequest) fields(c *coder) {
 func (p *LoadPermission) fields(c *coder) {
 	c.transaction(&p.Transaction)
 	c.city("city", &p.City)
-	c.name("reader", &p.Reader)
+	c.reader(&p.Reader)
 	c.time("expiry", &p.Expiry)
 	c.hash("hash of the request", &p.RequestHash)
 	c.hash("hash of the command script", &p.CommandHash)
@@ -121,7 +121,7 @@ func (p *LoadPermission) fields(c *coder) {
 func (s *SealedScript) fields(c *coder) {
 	c.transaction(&s.Transaction)
 	c.city("city", &s.City)
-	c.name("reader", &s.Reader)
+	c.reader(&s.Reader)
 	c.time("expiry", &s.Expiry)
 	c.hash("hash of the request", &s.RequestHash)
 	c.octets("command script", &s.CommandScript, 0, maxScript)
@@ -131,7 +131,7 @@ func (s *SealedScript) fields(c *coder) {
 func (r *LoadResult) fields(c *coder) {
 	c.transaction(&r.Transaction)
 	c.city("city", &r.City)
-	c.name("reader", &r.Reader)
+	c.reader(&r.Reader)
 	c.card(&r.Card)
 	number(c, "counter", &r.Counter, 0)
 	number(c, "outcome", &r.Outcome, Credited)

@@ -12,7 +12,7 @@ import (
 )
 
 // StatusFunc tells the present status of a certificate. An error means that it
-// cannot be told; a Verifier then refuses.
+// cannot be told; a Verifier then refuses. It is not asked about anchors.
 type StatusFunc func(ctx context.Context, c *Cert) (Evidence, error)
 
 // SourceBook is the Source of Evidence from the book.
@@ -146,10 +146,11 @@ func BookStatus(tx *store.Tx, c *Cert) (Evidence, error) {
 	return e, nil
 }
 
-// ownCAs remembers which CA certificates are the book's.
+// ownCAs remembers which CA certificates are the book's. A book never gives a CA
+// up, nor changes its certificate, so what was found once holds.
 type ownCAs struct {
-	mu  sync.Mutex
-	ids map[[32]byte]string
+	mu    sync.Mutex
+	known map[[32]byte]bool // SHA-256 of the certificate
 }
 
 // settle decides about a certificate that the book does not hold. A working CA was
@@ -175,19 +176,18 @@ func (o *ownCAs) settle(tx *store.Tx, c *Cert, e *Evidence) error {
 func (o *ownCAs) has(tx *store.Tx, c *Cert) (bool, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if id, ok := o.ids[c.Hash]; ok {
-		ca, err := store.CAs.Get(tx, store.Key(id))
-		return err == nil && bytes.Equal(ca.Certificate, c.DER), err
+	if o.known[c.Hash] {
+		return true, nil
 	}
 	for ca, err := range store.CAs.Scan(tx, "", nil) {
 		if err != nil {
 			return false, err
 		}
 		if bytes.Equal(ca.Certificate, c.DER) {
-			if o.ids == nil {
-				o.ids = make(map[[32]byte]string)
+			if o.known == nil {
+				o.known = make(map[[32]byte]bool)
 			}
-			o.ids[c.Hash] = ca.ID
+			o.known[c.Hash] = true
 			return true, nil
 		}
 	}

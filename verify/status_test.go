@@ -61,6 +61,21 @@ func update(t testing.TB, book *store.Book, f func(tx *store.Tx) error) {
 	}
 }
 
+// fill writes the CAs into the book.
+func (w *world) fill(t testing.TB, book *store.Book) {
+	t.Helper()
+	update(t, book, func(tx *store.Tx) error {
+		for _, ca := range w.CAs() {
+			r := ca.Record
+			r.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: r.ID})
+			if err := store.CAs.Insert(tx, &r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // record writes a certificate into the book as the spine would, and mark changes
 // its status.
 func record(t testing.TB, book *store.Book, ca string, leaf *testpki.Leaf) {
@@ -93,16 +108,7 @@ func mark(t testing.TB, book *store.Book, ca string, leaf *testpki.Leaf, state s
 func TestFromBook(t *testing.T) {
 	w := newWorld(t)
 	book := newBook(t)
-	update(t, book, func(tx *store.Tx) error {
-		for _, ca := range w.CAs() {
-			r := ca.Record
-			r.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: r.ID})
-			if err := store.CAs.Insert(tx, &r); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	w.fill(t, book)
 	w.verifier.Status = verify.FromBook(book)
 	good, held, revoked, missing := w.reader(t, "330100", "1").Sign, w.reader(t, "330100", "2").Sign, w.reader(t, "330100", "3").Sign, w.reader(t, "330100", "4").Sign
 	for _, leaf := range []*testpki.Leaf{good, held, revoked} {
@@ -378,4 +384,36 @@ func TestCRLs(t *testing.T) {
 	if ask(source()) == nil {
 		t.Error("nobody answers: told")
 	}
+}
+
+// A relying party without a book asks OCSP about readers and the root's list about
+// the CAs above them.
+func TestOutsider(t *testing.T) {
+	w := newWorld(t)
+	city := w.CA("330100")
+	r := w.reader(t, "330100", "1")
+	answers := httptest.NewServer(&responder{w: w, ca: city})
+	defer answers.Close()
+	now := w.now()
+	list := &lister{ca: w.Root, template: crl.Template{ThisUpdate: now, NextUpdate: now.Add(time.Hour), Number: 1}, revoked: map[store.Serial]int{}}
+	lists := httptest.NewServer(list)
+	defer lists.Close()
+	check := func() error {
+		o := &verify.OCSP{Responders: []verify.Source{{Issuer: city.Record.Certificate, URL: answers.URL}}, Now: w.now}
+		l := &verify.CRLs{Lists: []verify.Source{{Issuer: w.Root.Record.Certificate, URL: lists.URL}}, Now: w.now}
+		v := &verify.Verifier{Anchors: w.Anchors(), Domain: testpki.Domain, Now: w.now, Status: verify.First(o.Status, l.Status)}
+		_, err := v.LoadRequest(t.Context(), w.sign(t, r, w.request(r)))
+		return err
+	}
+	if err := check(); err != nil {
+		t.Error(err)
+	}
+	serial, err := store.SerialFrom(testpki.Must(x509.ParseCertificate(city.Record.Certificate)).SerialNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list.revoked[serial] = 2
+	misfit[*verify.RevokedError](t, "city CA on the root's list", verify.Kept, check())
+	lists.Close()
+	misfit[*verify.StaleError](t, "no list", verify.Kept, check())
 }

@@ -2,7 +2,6 @@ package verify_test
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -122,7 +121,7 @@ func forge(t testing.TB, ca *testpki.CA, like *testpki.Leaf, change func(*x509.C
 	}
 	key := testpki.Must(testpki.Key())
 	parent := testpki.Must(x509.ParseCertificate(ca.Record.Certificate))
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), crypto.Signer(ca.Signer.Key))
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), ca.Signer.Key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,9 @@ func Sign(contentType asn1.ObjectIdentifier, content []byte, cert []byte, chain 
 	s.Certificates = append([][]byte{cert}, chain...)
 	slices.SortFunc(s.Certificates, bytes.Compare)
 	s.Certificates = slices.CompactFunc(s.Certificates, bytes.Equal)
+	if len(s.Certificates) > MaxCertificates {
+		return nil, fmt.Errorf("signing: %d certificates, at most %d travel", len(s.Certificates), MaxCertificates)
+	}
 	if err := s.CheckSignature(cert); err != nil {
 		return nil, fmt.Errorf("signing: checking the signature with the certificate: %w", err)
 	}

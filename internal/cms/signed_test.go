@@ -2,7 +2,6 @@ package cms_test
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
 	"path/filepath"
@@ -241,7 +240,7 @@ func BenchmarkCheckSignature(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var public crypto.PublicKey = id.key.Public()
+	public := id.key.Public()
 	for b.Loop() {
 		s, err := cms.Parse(der, 0)
 		if err != nil {
