@@ -148,7 +148,7 @@ func (s *Server) mayAsk(c *call, name string) (*policy.Profile, error) {
 		return nil, problemf(kindPair, "profile %s makes one half of a reader's pair", p.Name)
 	}
 	if !slices.ContainsFunc(c.caller.Roles, func(r policy.Role) bool { return slices.Contains(p.Ask, r) }) {
-		return nil, s.refuse(c, "profile "+p.Name+" is not for the caller's roles to ask for")
+		return nil, s.refuse(c, "profile", fmt.Sprintf("a certificate of profile %s is for %v to ask for", p.Name, p.Ask))
 	}
 	return p, nil
 }

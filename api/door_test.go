@@ -137,6 +137,16 @@ func TestStrangersAreLimited(t *testing.T) {
 	}
 }
 
+func TestHost(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7:443": "192.0.2.7", "[2001:db8:1:2:3:4:5:6]:443": "2001:db8:1:2::", "[2001:db8:1:2::9]:1": "2001:db8:1:2::", "[::ffff:192.0.2.7]:1": "::ffff:192.0.2.7", "pipe": "pipe",
+	} {
+		if got := api.Host(addr); got != want {
+			t.Errorf("%s is counted as %s, want %s", addr, got, want)
+		}
+	}
+}
+
 func TestOps(t *testing.T) {
 	w := newWorld(t)
 	op := w.hire("Wang Wu", "", policy.CAOperator)

@@ -19,6 +19,9 @@ func Document() []byte { return openAPI("test") }
 // Decode is how a body is read.
 func Decode(body []byte, v any) error { return decode(body, v) }
 
+// Host is what the limiter counts by.
+func Host(addr string) string { return host(addr) }
+
 // KindNames lists the kinds of problems.
 func KindNames() (names []string) {
 	for _, k := range kinds {

@@ -141,10 +141,13 @@ func (c *call) keptKey() []byte {
 
 // requestHash names what was asked.
 func (c *call) requestHash() store.Hash {
-	h := sha256.New()
-	for _, s := range []string{c.Method, c.URL.Path, c.URL.RawQuery} {
-		h.Write(store.Key(s))
+	if c.sum.IsZero() {
+		h := sha256.New()
+		for _, s := range []string{c.Method, c.URL.Path, c.URL.RawQuery} {
+			h.Write(store.Key(s))
+		}
+		h.Write(c.raw)
+		c.sum = store.Hash(h.Sum(nil))
 	}
-	h.Write(c.raw)
-	return store.Hash(h.Sum(nil))
+	return c.sum
 }

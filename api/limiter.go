@@ -44,12 +44,16 @@ func (l *limiter) blocked(addr string) bool {
 	return l.level(host(addr)) < 1
 }
 
-// strike takes one from an address.
+// strike takes one from an address. One that has none left loses nothing more: it
+// was refused already, and gets its strikes back at their pace.
 func (l *limiter) strike(addr string) {
 	h := host(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left := max(l.level(h)-1, 0)
+	left := l.level(h) - 1
+	if left < 0 {
+		return
+	}
 	if len(l.buckets) >= maxBuckets {
 		for k := range l.buckets {
 			if l.level(k) >= l.burst {

@@ -14,6 +14,7 @@ import (
 	"hufu/policy"
 	"hufu/readers"
 	"hufu/store"
+	"hufu/topup"
 	"hufu/verify"
 )
 
@@ -58,6 +59,8 @@ var (
 	kindRevoked        = &kind{"certificate-revoked", 403, "The certificate is revoked", "The holder needs a new certificate."}
 	kindHeld           = &kind{"certificate-on-hold", 403, "The certificate is on hold", "Resume it, once its holder has it back."}
 	kindStale          = &kind{"status-stale", 503, "The status of a certificate could not be told", "Ask again when the source of the status answers."}
+	kindLoad           = &kind{"load-conflict", 409, "The ledger does not allow this", "Look at the transaction that the detail names; confirm or resolve it, or begin anew at the card."}
+	kindSigner         = &kind{"city-cannot-sign", 409, "The city cannot sign permissions", "Issue the city a certificate of profile city-sign, and give its key to the node."}
 	kindMessageExpired = &kind{"message-expired", 403, "The message is past its time", "Let the reader sign a new one."}
 )
 
@@ -65,7 +68,7 @@ var (
 var kinds = []*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
 	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPerson,
-	kindCA, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
+	kindLoad, kindSigner, kindCA, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }
 
 // problemf makes a problem of a kind.
@@ -81,6 +84,7 @@ func (s *Server) problem(err error) *client.Problem {
 		denied    *policy.Denied
 		violation *policy.Violation
 		misfit    verify.Misfit
+		signer    *topup.SignerError
 	)
 	switch {
 	case errors.As(err, &told):
@@ -96,6 +100,8 @@ func (s *Server) problem(err error) *client.Problem {
 		p := problemf(k, "%s", violation.Detail)
 		p.Rule, p.Citation = violation.Rule, violation.Citation
 		return p
+	case errors.As(err, &signer): // before what made it so, which is no fault of the request
+		return problemf(kindSigner, "%s", signer)
 	case errors.As(err, &misfit):
 		return misfitProblem(misfit)
 	}
@@ -204,6 +210,10 @@ func misfitProblem(m verify.Misfit) *client.Problem {
 		k = kindStale
 	case *verify.ExpiredError:
 		k = kindMessageExpired
+	case *topup.TermsError:
+		k = kindMalformed
+	case *topup.ReplayError, *topup.TakenError, *topup.SpentError, *topup.SupersededError, *topup.ClosedError, *topup.UnprovenError:
+		k = kindLoad
 	}
 	p := problemf(k, "%s", m)
 	p.Half = string(m.Half())

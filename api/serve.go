@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"hufu/api/client"
 	"hufu/policy"
+	"hufu/store"
 )
 
 // call is one request on its way.
@@ -21,10 +23,11 @@ type call struct {
 	w      http.ResponseWriter // for the deadlines of a stream; the answer goes another way
 	id     string              // names the request in the log
 	caller policy.Caller
-	key    string // idempotency key
-	raw    []byte // body
-	in     any    // body decoded: a pointer to the type of route.Body
-	city   string // what the gate was asked about
+	key    string     // idempotency key
+	raw    []byte     // body
+	in     any        // body decoded: a pointer to the type of route.Body
+	city   string     // what the gate was asked about
+	sum    store.Hash // what was asked, once requestHash has been called
 }
 
 // in returns the decoded body.
@@ -85,6 +88,11 @@ func (s *Server) serve(c *call) (a *answer, err error) {
 	}
 	if err := c.readBody(); err != nil {
 		return nil, err
+	}
+	// The time for reading a request is over with its body. Left standing, its
+	// end would cancel a long poll or a backup that is still under way.
+	if err := http.NewResponseController(c.w).SetReadDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("lifting the read deadline: %w", err)
 	}
 	if c.route.City.find != nil {
 		if c.city, err = c.route.City.find(s, c); err != nil {
@@ -201,8 +209,12 @@ func (s *Server) write(c *call, a *answer, err error) int {
 	return a.status
 }
 
-// refuse is for what a right of the table allows and a route still does not.
-func (s *Server) refuse(c *call, why string) error {
-	return &policy.Denied{Caller: c.caller.Name, Roles: c.caller.Roles, Home: c.caller.City, Operation: c.route.Operation, City: c.city} // until Refuse stands
-
+// refuse is for what a right of the table allows and a route still does not: it
+// is journalled, with a rule's name, like a refusal at the gate.
+func (s *Server) refuse(c *call, rule, why string) error {
+	err := s.cfg.Office.Refuse(c.Context(), c.caller, c.route.Operation, c.city, rule)
+	if errors.As(err, new(*policy.Denied)) {
+		return problemf(kindForbidden, "%s", why)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"hufu/api/client"
@@ -52,9 +53,11 @@ func (s *Server) transaction(c *call) (*answer, error) {
 
 func (s *Server) resolveTransaction(c *call) (*answer, error) {
 	b := in[client.Resolution](c)
-	return replyTransaction(s.cfg.TopUp.Resolve(c.Context(), c.caller, topup.Resolution{
-		ID: c.PathValue("id"), Counter: b.Counter, Balance: b.Balance, TAC: b.TAC, Note: b.Note,
-	}))
+	return s.once(c, func(ctx context.Context) (*answer, error) {
+		return replyTransaction(s.cfg.TopUp.Resolve(ctx, c.caller, topup.Resolution{
+			ID: c.PathValue("id"), Counter: b.Counter, Balance: b.Balance, TAC: b.TAC, Note: b.Note,
+		}))
+	})
 }
 
 func replyTransaction(t *topup.Transaction, err error) (*answer, error) {

@@ -51,6 +51,8 @@ type world struct {
 	url       string
 	log       *lines
 	admins    [2]*person
+
+	readTimeout time.Duration // of the door
 }
 
 // person is somebody with a certificate of the staff or the services CA.
@@ -62,7 +64,12 @@ type person struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, pki: testpki.Must(testpki.New(testpki.Config{})), log: &lines{}}
+	return newWorldWith(t, time.Minute)
+}
+
+func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
+	t.Helper()
+	w := &world{t: t, pki: testpki.Must(testpki.New(testpki.Config{})), log: &lines{}, readTimeout: readTimeout}
 	ctx := context.Background()
 	engine, err := bolt.Open(filepath.Join(t.TempDir(), "book"), bolt.Options{})
 	w.must(err)
@@ -98,6 +105,7 @@ func newWorld(t testing.TB) *world {
 	})
 	w.open(ctx)
 	w.bootstrap(ctx)
+	w.firstLists(ctx)
 	return w
 }
 
@@ -105,6 +113,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) open(ctx context.Context) {
 	node := testpki.Must(w.pki.Server(nodeName)).TLS()
 	door := w.server.Door(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &node, nil })
+	door.ReadTimeout = w.readTimeout
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
 	w.url = "https://" + l.Addr().String()
@@ -134,6 +143,24 @@ func (w *world) open(ctx context.Context) {
 		}
 		w.must(w.book.Close())
 	})
+}
+
+// firstLists waits until the spine has published a CRL for each CA, so that it
+// does nothing by itself any more while nothing is revoked.
+func (w *world) firstLists(ctx context.Context) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	after, lists := uint64(0), 0
+	for lists < len(w.pki.Issuers()) {
+		events, err := w.book.Follow(ctx, after, 100)
+		w.must(err)
+		for _, e := range events {
+			if after = e.Seq; e.Kind == store.KindCRL {
+				lists++
+			}
+		}
+	}
 }
 
 // bootstrap records two CA admins.
