@@ -79,6 +79,9 @@ func (k *keeper) renew(ctx context.Context) error {
 		return err
 	}
 	r := ca.Request{CA: k.ca, Profile: k.profile, CSR: csr, Name: policy.Name{DNS: k.dns}}
+	if k.profile == "client" {
+		r.Name.CommonName = k.dns[0]
+	}
 	if k.life > 0 {
 		r.NotAfter = k.now().Add(k.life)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 type quickstartOptions struct {
 	dir     string
 	readers int
+	alone   bool
 	stop    bool
 }
 
@@ -47,34 +49,35 @@ rights of root. Its tokens and keys are for trying things out only.`,
 			if o.stop {
 				return g.stopWorld(cmd, dir)
 			}
-			return g.startWorld(cmd, dir, o.readers)
+			return g.startWorld(cmd, dir, o)
 		},
 	}
 	c.Flags().IntVar(&o.readers, "readers", 100, "how many reader pairs to issue")
+	c.Flags().BoolVar(&o.alone, "no-directories", false, "without the two slapd directories")
 	c.Flags().BoolVar(&o.stop, "stop", false, "stop what runs below DIR")
 	return c
 }
 
 // startWorld builds the world step by step. What it started is stopped again
 // when a step fails.
-func (g *globals) startWorld(cmd *cobra.Command, dir string, readers int) error {
+func (g *globals) startWorld(cmd *cobra.Command, dir string, o *quickstartOptions) error {
 	if _, err := os.Stat(dir); err == nil {
 		return &hinted{err: fmt.Errorf("%s exists already", dir), hint: "name another folder, or end that world and remove it: hufu quickstart --stop " + dir + " && rm -r " + dir, code: exitConflict}
 	}
-	w := &world{g: g, cmd: cmd, dir: dir, readers: readers, began: time.Now()}
+	w := &world{g: g, cmd: cmd, dir: dir, readers: o.readers, began: time.Now()}
 	if err := w.prepare(); err != nil {
 		return err
 	}
-	steps := []struct {
-		title string
-		run   func(context.Context) error
-	}{
+	steps := []step{
 		{"root ceremony and working CAs", w.ceremony},
 		{"book, first admins, first CRLs", w.init},
 		{"two directories (slapd)", w.directories},
 		{"node", w.serve},
 		{"officers, each approved by a second admin", w.officers},
 		{"reader pairs", w.issueReaders},
+	}
+	if o.alone {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return s.title == "two directories (slapd)" })
 	}
 	for i, s := range steps {
 		w.say("\n%s", fmt.Sprintf("%d. %s", i+1, g.say(s.title)))
@@ -86,6 +89,12 @@ func (g *globals) startWorld(cmd *cobra.Command, dir string, readers int) error 
 	return w.farewell()
 }
 
+// step is one step of a quickstart.
+type step struct {
+	title string
+	run   func(context.Context) error
+}
+
 // world is a quickstart under way.
 type world struct {
 	g       *globals
@@ -95,6 +104,7 @@ type world struct {
 	began   time.Time
 	self    string // this program
 	ports   worldPorts
+	ldap    []string // the directories' plain addresses, for whoever reads
 	pids    []string
 }
 

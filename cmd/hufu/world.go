@@ -116,6 +116,13 @@ func (w *world) ceremony(ctx context.Context) error {
 	if err := w.ceremonyScript(root); err != nil {
 		return err
 	}
+	if t := os.Getenv("TMPCER"); t != "" {
+		c := exec.CommandContext(ctx, t, w.path("root", "ceremony.yaml"))
+		c.Env = append(os.Environ(), root.Env()...)
+		out, err := c.CombinedOutput()
+		w.say("%s", string(out))
+		return err
+	}
 	return w.run(ctx, root.Env(), "ceremony", "run", w.path("root", "ceremony.yaml"), "--yes")
 }
 
@@ -185,10 +192,11 @@ func (w *world) directories(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	publisher, err := os.ReadFile(w.path("centre", "data", "tls", "publisher.pem"))
+	pair, err := os.ReadFile(w.path("centre", "data", "tls", "publisher.pem"))
 	if err != nil {
 		return err
 	}
+	publisher := certificates(pair)
 	var servers []*slapd.Server
 	for _, name := range dirNames {
 		if err := w.certify(ctx, c, w.path("ldap-"+name), client.IssueRequest{CA: "services", Profile: "server", Name: client.Name{DNS: []string{"localhost"}}}); err != nil {
@@ -211,6 +219,7 @@ func (w *world) directories(ctx context.Context) error {
 			return err
 		}
 		w.say("   directory %s: %s", name, s.URL())
+		w.ldap = append(w.ldap, s.URL())
 		servers = append(servers, s)
 	}
 	home, err := w.centre()
@@ -221,6 +230,16 @@ func (w *world) directories(ctx context.Context) error {
 		return err
 	}
 	return w.config(home, servers)
+}
+
+// certificates keeps the certificates of a PEM file, and leaves its key out.
+func certificates(file []byte) (out []byte) {
+	for block, rest := pem.Decode(file); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			out = append(out, pem.EncodeToMemory(block)...)
+		}
+	}
+	return out
 }
 
 // roots writes roots.pem: the root, then the working CAs in the order of
@@ -281,6 +300,15 @@ func (w *world) serve(ctx context.Context) error {
 	if err := w.node(ctx); err != nil {
 		return err
 	}
+	c, id, err := w.admin(ctx, "li")
+	if err != nil {
+		return err
+	}
+	defer id.close()
+	defer c.Close()
+	if _, err := w.roots(ctx, c); err != nil {
+		return err
+	}
 	w.say("     API https://localhost:%d, OCSP and CRLs http://localhost:%d, ACME https://localhost:%d", w.ports.api, w.ports.publish, w.ports.acme)
 	return nil
 }
@@ -334,7 +362,7 @@ func (w *world) officers(ctx context.Context) error {
 		base := w.path("officers", p.file)
 		r := client.IssueRequest{CA: "staff", Profile: p.profile, Name: client.Name{Person: p.name}}
 		if p.profile == "client" {
-			r = client.IssueRequest{CA: "services", Profile: p.profile, Name: client.Name{DNS: []string{p.file + "." + worldDomain}}}
+			r = client.IssueRequest{CA: "services", Profile: p.profile, Name: client.Name{CommonName: p.file, City: p.city}}
 		}
 		if err := w.certify(ctx, c, base, r); err != nil {
 			return fmt.Errorf("certifying %s: %w", p.name, err)
@@ -424,7 +452,7 @@ func readerFiles(dir, number string) error {
 // farewell says what runs and what to try, and leaves the facts for programs.
 func (w *world) farewell() error {
 	facts := map[string]any{"dir": w.dir, "api": fmt.Sprintf("https://localhost:%d", w.ports.api), "publish": fmt.Sprintf("http://localhost:%d", w.ports.publish),
-		"acme": fmt.Sprintf("https://localhost:%d/acme/hufu/directory", w.ports.acme), "http01": w.ports.http01, "domain": worldDomain, "city": worldCity, "base": worldBase}
+		"acme": fmt.Sprintf("https://localhost:%d/acme/hufu/directory", w.ports.acme), "http01": w.ports.http01, "directories": w.ldap, "domain": worldDomain, "city": worldCity, "base": worldBase}
 	raw, err := json.MarshalIndent(facts, "", "  ")
 	if err != nil {
 		return err

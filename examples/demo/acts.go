@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -15,6 +16,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"hufu/api/client"
+	"hufu/examples/topup/trust"
+	"hufu/verify"
 )
 
 // The reader of the story, besides those that the world begins with.
@@ -31,15 +36,15 @@ func (s *stage) world(ctx context.Context) error {
 	return s.readFacts()
 }
 
-// search asks a directory as anyone may, over TLS, and gives sorted LDIF
-// without comments.
+// search asks a directory as anyone may and gives its entries as LDIF. It asks
+// without TLS: libldap takes "localhost" for the machine's own name, which the
+// certificate of a world for one machine does not know. What it reads is public
+// and signed.
 func (s *stage) search(ctx context.Context, url, base, filter string, attributes ...string) ([]string, error) {
 	args := append([]string{"-x", "-LLL", "-o", "ldif-wrap=no", "-H", url, "-b", base, filter}, attributes...)
-	c := exec.CommandContext(ctx, "ldapsearch", args...)
-	c.Env = append(os.Environ(), "LDAPTLS_CACERT="+s.path("officers", "root.pem"), "LDAPNOINIT=")
-	out, err := c.Output()
+	out, err := exec.CommandContext(ctx, "ldapsearch", args...).Output()
 	if err != nil {
-		return nil, fmt.Errorf("ldapsearch at %s: %w", url, err)
+		return nil, fmt.Errorf("ldapsearch at %s: %w", url, said(err))
 	}
 	var entries []string
 	for e := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n\n") {
@@ -56,9 +61,9 @@ func (s *stage) directories(ctx context.Context) error {
 	base := "ou=" + s.facts.City + "," + s.facts.Base
 	want := 2 * s.readers
 	var sums [2][32]byte
-	for i, url := range s.dirs {
+	for i, url := range s.facts.Directories {
 		var entries []string
-		err := until(ctx, 20*time.Second, func() (bool, error) {
+		err := until(ctx, 20*time.Second, 50*time.Millisecond, func() (bool, error) {
 			var err error
 			entries, err = s.search(ctx, url, base, "(&(hufuSerial=*)(hufuReader=*)(hufuStatus=good))", "userCertificate;binary", "hufuStatus", "hufuSeq", "hufuReader")
 			return len(entries) == want, err
@@ -153,9 +158,15 @@ func (s *stage) cast(ctx context.Context) error {
 	return err
 }
 
-// trust are the flags by which a program knows whom to believe.
+// trustConfig says whom the programs of the story believe.
+func (s *stage) trustConfig() trust.Config {
+	return trust.Config{Roots: s.path("roots.pem"), Publish: s.facts.Publish, Domain: s.facts.Domain, CAs: []string{"device", s.facts.City, "services", "staff"}}
+}
+
+// trust is the same as flags.
 func (s *stage) trust() []string {
-	return []string{"-roots", s.path("roots.pem"), "-publish", s.facts.Publish, "-domain", s.facts.Domain, "-cas", "device," + s.facts.City + ",services,staff"}
+	c := s.trustConfig()
+	return []string{"-roots", c.Roots, "-publish", c.Publish, "-domain", c.Domain, "-cas", strings.Join(c.CAs, ",")}
 }
 
 func (s *stage) runLoad(ctx context.Context) ([]byte, error) {
@@ -192,20 +203,27 @@ func (s *stage) load(ctx context.Context) error {
 }
 
 // revoke revokes the reader and measures when each place shows it, from the
-// moment the request was sent.
+// moment the request is sent.
 func (s *stage) revoke(ctx context.Context) error {
 	cert, issuer, serial, err := s.certificateFiles(ctx, readerNumber)
 	if err != nil {
 		return err
 	}
-	s.serial = serial
-	places := s.places(serial, cert, issuer)
-	began := time.Now()
+	places, err := s.places(serial, cert)
+	if err != nil {
+		return err
+	}
+	operator, err := s.operator()
+	if err != nil {
+		return err
+	}
+	defer operator.Close()
 	group, watching := errgroup.WithContext(ctx)
 	took := make([]time.Duration, len(places))
+	began := time.Now()
 	for i, p := range places {
 		group.Go(func() error {
-			err := until(watching, 30*time.Second, func() (bool, error) { return p.shows(watching) })
+			err := until(watching, 30*time.Second, p.every, func() (bool, error) { return p.shows(watching) })
 			took[i] = time.Since(began)
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
@@ -213,40 +231,68 @@ func (s *stage) revoke(ctx context.Context) error {
 			return nil
 		})
 	}
-	if _, err := s.show(ctx, "hufu", "reader", "revoke", readerNumber, "--reason", "key-compromise", "--yes", "--client", s.officer("operator")); err != nil {
+	fmt.Printf("   POST %s/v1/readers/%s/revoke\n", s.facts.API, readerNumber)
+	if _, err := operator.RevokeReader(ctx, readerNumber, client.Revocation{Reason: 1, Note: "stolen"}); err != nil {
 		return err
 	}
-	fmt.Printf("   the command ended after %d ms\n", time.Since(began).Milliseconds())
+	fmt.Printf("   %-24s after %4d ms\n", "answered", time.Since(began).Milliseconds())
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	for i, p := range places {
-		fmt.Printf("   %-22s says revoked after %4d ms\n", p.name, took[i].Milliseconds())
+		fmt.Printf("   %-24s after %4d ms: revoked (asked every %s)\n", p.name, took[i].Milliseconds(), p.every)
 	}
 	return s.askOpenSSL(ctx, cert, issuer, ": revoked")
 }
 
-// place is somewhere a status is published.
+// operator is the API as the CA operator uses it.
+func (s *stage) operator() (*client.Client, error) {
+	v, err := trust.Open(s.trustConfig())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.LoadX509KeyPair(s.path("officers", "operator.pem"), s.path("officers", "operator.key"))
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{URL: s.facts.API, TLS: &tls.Config{RootCAs: trust.Pool(v), Certificates: []tls.Certificate{cert}}})
+}
+
+// place is somewhere a status is published, and how often it is asked.
 type place struct {
 	name  string
+	every time.Duration
 	shows func(context.Context) (bool, error)
 }
 
-func (s *stage) places(serial, cert, issuer string) []place {
-	all := []place{
-		{"OCSP (openssl)", func(ctx context.Context) (bool, error) {
-			out, err := s.quiet(ctx, "openssl", "ocsp", "-issuer", issuer, "-cert", cert, "-url", s.facts.Publish+"/ocsp/"+s.facts.City, "-CAfile", s.path("roots.pem"))
-			return bytes.Contains(out, []byte(": revoked")), err
-		}},
-		{"CRL over HTTP", func(ctx context.Context) (bool, error) { return s.onCRL(ctx, serial) }},
+func (s *stage) places(serial, certFile string) ([]place, error) {
+	v, err := trust.Open(s.trustConfig())
+	if err != nil {
+		return nil, err
 	}
-	for i, url := range s.dirs {
-		all = append(all, place{fmt.Sprintf("directory %d (ldapsearch)", i+1), func(ctx context.Context) (bool, error) {
+	raw, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(raw)
+	cert, err := v.Chain(block.Bytes, nil, verify.ReaderSigning)
+	if err != nil {
+		return nil, err
+	}
+	all := []place{
+		{"OCSP", 2 * time.Millisecond, func(ctx context.Context) (bool, error) {
+			e, err := v.Status(ctx, cert)
+			return e.State == verify.Revoked, err
+		}},
+		{"CRL over HTTP", 2 * time.Millisecond, func(ctx context.Context) (bool, error) { return s.onCRL(ctx, serial) }},
+	}
+	for i, url := range s.facts.Directories {
+		all = append(all, place{fmt.Sprintf("directory %d (ldapsearch)", i+1), 25 * time.Millisecond, func(ctx context.Context) (bool, error) {
 			e, err := s.search(ctx, url, "ou="+s.facts.City+","+s.facts.Base, "(&(hufuSerial="+serial+")(hufuStatus=revoked))", "hufuStatus")
 			return len(e) == 1, err
 		}})
 	}
-	return all
+	return all, nil
 }
 
 // onCRL fetches the city CA's list and looks for the serial number.

@@ -21,11 +21,13 @@ type stage struct {
 	readers  int
 	keep     bool
 	procs    []*exec.Cmd
-	facts    struct{ API, Publish, Domain, City, Base string }
-	dirs     []string // LDAP addresses
-	city     string   // address of the city's back end
-	card     string   // address of the card
-	serial   string   // the reader's signing certificate
+	facts    struct {
+		API, Publish, Domain, City, Base string
+		Directories                      []string
+	}
+	city   string // address of the city's back end
+	card   string // address of the card
+	serial string // the reader's signing certificate
 }
 
 func begin(readers int, keep string) (*stage, error) {
@@ -153,18 +155,8 @@ func (s *stage) readFacts() error {
 	if err := json.Unmarshal(raw, &s.facts); err != nil {
 		return err
 	}
-	conf, err := os.ReadFile(s.path("centre", "hufu.yaml"))
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(conf)) {
-		if _, rest, ok := strings.Cut(line, `url: "ldaps://`); ok {
-			host, _, _ := strings.Cut(rest, `"`)
-			s.dirs = append(s.dirs, "ldaps://"+host)
-		}
-	}
-	if len(s.dirs) != 2 {
-		return fmt.Errorf("the world has %d directories, not two", len(s.dirs))
+	if len(s.facts.Directories) != 2 {
+		return fmt.Errorf("the world has %d directories, not two", len(s.facts.Directories))
 	}
 	return nil
 }

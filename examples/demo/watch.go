@@ -6,17 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
 )
 
-// until asks every few milliseconds until the answer is yes. Its error says that
+// until asks again and again until the answer is yes. Its error says that
 // time ran out, or what the last question failed with.
-func until(ctx context.Context, d time.Duration, yes func() (bool, error)) error {
+func until(ctx context.Context, d, every time.Duration, yes func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		ok, err := yes()
@@ -52,4 +53,13 @@ func fetch(ctx context.Context, url string) ([]byte, error) {
 
 func sorted(entries []string) string {
 	return strings.Join(slices.Sorted(slices.Values(entries)), "\n\n")
+}
+
+// said adds what a program wrote before it failed.
+func said(err error) error {
+	var e *exec.ExitError
+	if errors.As(err, &e) && len(e.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(e.Stderr)))
+	}
+	return err
 }
