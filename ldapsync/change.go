@@ -64,7 +64,7 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 			return nil, false, err
 		}
 		if owner := stands.value(attrBook); owner != "" && owner != s.p.book.ID() {
-			return nil, false, fmt.Errorf("it belongs to the book %s", owner)
+			return nil, false, refusal("it belongs to the book " + owner)
 		}
 		switch order := stands.position().compare(r.at); {
 		case order > 0:
@@ -73,7 +73,7 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 				return nil, false, err
 			}
 			if newer == nil || newer.at.compare(r.at) <= 0 {
-				return nil, false, fmt.Errorf("the directory has it as of %v, later than the book's %v: it was left alone", stands.position(), r.at)
+				return nil, false, refusal(fmt.Sprintf("the directory has it as of %v, later than the book's %v: it was left alone", stands.position(), r.at))
 			}
 			r = newer
 		case order == 0 && stands.Digest() == r.Digest():
@@ -88,8 +88,13 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 			}
 		}
 	}
-	return nil, false, fmt.Errorf("somebody else keeps writing it")
+	return nil, false, refusal("somebody else keeps writing it")
 }
+
+// refusal is why an entry is not written although the directory would take it.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
 
 // lostRace: the entry is not what it was when it was read.
 func lostRace(err error) bool {

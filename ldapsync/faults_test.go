@@ -354,6 +354,32 @@ func TestRefusedEntry(t *testing.T) {
 	}
 }
 
+// TestLaterEntry: an entry that says it is later than the book is left alone, and told; the others go on.
+func TestLaterEntry(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 5)
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	later := newModify(certs[0])
+	later.Replace("hufuSeq", []string{"1000000"})
+	if err := asPublisher(t, north).Modify(later); err != nil {
+		t.Fatal(err)
+	}
+	b.set(certs[0], store.Revoked, 1)
+	until(t, "the refusal to be told", func() bool { return strings.Contains(p.of("north").LastError, "later than the book's") })
+	b.set(certs[1], store.Revoked, 1)
+	c := dial(t, north)
+	until(t, "the other revocation", func() bool { return statusIn(t, c, certs[1]) == "revoked" })
+	if got := statusIn(t, c, certs[0]); got != "good" {
+		t.Errorf("the later entry became %s", got)
+	}
+	p.stop()
+	if ahead := newPublisher(t, b, "n1", directory("north", north)).Ahead(t.Context()); len(ahead) != 1 {
+		t.Error("the later entry is not found at the next start")
+	}
+}
+
 // TestStartTLS publishes over ldap:// with StartTLS.
 func TestStartTLS(t *testing.T) {
 	b := newBook(t)

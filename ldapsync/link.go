@@ -262,7 +262,11 @@ func texts(values [][]byte) []string {
 
 // lostConnection says whether an error concerns the connection or the whole server, and not one entry.
 func lostConnection(err error) bool {
+	var ours refusal
 	var e *ldap.Error
+	if errors.As(err, &ours) {
+		return false
+	}
 	if !errors.As(err, &e) {
 		return true
 	}

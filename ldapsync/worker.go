@@ -48,13 +48,13 @@ type worker struct {
 // run publishes until ctx ends.
 func (w *worker) run(ctx context.Context) {
 	for tries := 0; ctx.Err() == nil; tries++ {
-		began := time.Now()
+		before := w.last
 		err := w.session(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) > w.p.lease {
-			tries = 0
+		if w.last != before {
+			tries = 0 // it had come so far as to write its watermark
 		}
 		w.failed(err)
 		pause(ctx, backoff(tries))
