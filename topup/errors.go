@@ -12,7 +12,10 @@ import (
 	"hufu/verify"
 )
 
-const timeFormat = time.RFC3339
+const (
+	timeFormat     = time.RFC3339
+	journalTimeout = 10 * time.Second
+)
 
 // LifetimeError says that a request would live too long.
 type LifetimeError struct {
@@ -157,6 +160,9 @@ func (s *Service) refuse(ctx context.Context, c policy.Caller, op policy.Operati
 	if jsonErr != nil {
 		return errors.Join(err, jsonErr)
 	}
+	// Hanging up does not keep a refusal out of the journal.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalTimeout)
+	defer cancel()
 	bookErr := s.cfg.Book.Update(ctx, func(tx *store.Tx) error {
 		tx.Append(store.Event{Kind: store.KindRefused, CA: c.CA, Serial: c.Serial, Actor: c.Name, Detail: string(text)})
 		return nil

@@ -68,7 +68,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// One RSA reader, whose token knows OAEP with SHA-1 only.
+// A reader whose encryption key is RSA.
 func TestLoadRSA(t *testing.T) {
 	w := newWorld(t)
 	r := w.reader(t, home, "1001")

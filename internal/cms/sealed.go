@@ -11,7 +11,6 @@ import (
 	"crypto/rsa"
 	_ "crypto/sha1" // named in envelopes for tokens whose OAEP knows no other hash
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
@@ -269,7 +268,8 @@ type envelope struct {
 
 // Open returns the plaintext of an envelope of at most MaxMessage octets. A form
 // that is not an envelope, and an envelope for another certificate, have errors
-// of their own; all the rest is ErrOpen, after the same work.
+// of their own, and so has a token that fails; all the rest is ErrOpen, after the
+// same work.
 func (o *Opener) Open(der []byte) ([]byte, error) {
 	e, err := parseEnvelope(der)
 	if err != nil {
@@ -282,13 +282,17 @@ func (o *Opener) Open(der []byte) ([]byte, error) {
 	if !id.equal(e.recipient) {
 		return nil, ErrRecipient
 	}
+	key, ok, err := o.unwrap(e)
+	if err != nil {
+		return nil, err
+	}
 	// A wrong wrapped key is replaced by a random one, and the tag fails then.
 	cek := make([]byte, keySize)
 	rand.Read(cek)
-	if key, ok := o.unwrap(e); ok && len(key) == keySize {
-		subtle.ConstantTimeCopy(1, cek, key)
-		clear(key)
+	if ok && len(key) == keySize {
+		copy(cek, key)
 	}
+	clear(key)
 	defer clear(cek)
 	gcm, err := newGCM(cek)
 	if err != nil {
@@ -301,24 +305,27 @@ func (o *Opener) Open(der []byte) ([]byte, error) {
 	return plain, nil
 }
 
-func (o *Opener) unwrap(e *envelope) (cek []byte, ok bool) {
+// unwrap returns the content key as far as it can be had. An error is one of the
+// token that holds the key: that a token failed with a valid point says nothing of
+// the envelope. With OAEP the two cannot be told apart.
+func (o *Opener) unwrap(e *envelope) (cek []byte, ok bool, err error) {
 	switch {
 	case e.hash != 0 && o.RSA != nil:
-		key, err := o.RSA.Decrypt(rand.Reader, e.wrapped, &rsa.OAEPOptions{Hash: e.hash})
-		return key, err == nil
+		cek, err := o.RSA.Decrypt(rand.Reader, e.wrapped, &rsa.OAEPOptions{Hash: e.hash})
+		return cek, err == nil, nil
 	case e.hash == 0 && o.ECDH != nil:
 		remote, err := o.ECDH.Curve().NewPublicKey(e.ephemeral)
 		if err != nil {
-			return nil, false
+			return nil, false, nil
 		}
 		z, err := o.ECDH.ECDH(remote)
 		if err != nil {
-			return nil, false
+			return nil, false, fmt.Errorf("opening the envelope: agreeing on a key: %w", err)
 		}
-		kek := deriveKey(z, oid.AES256Wrap, keySize, e.ukm)
-		return unwrapKey(kek, e.wrapped)
+		defer clear(z)
+		cek, ok = unwrapKey(deriveKey(z, oid.AES256Wrap, keySize, e.ukm), e.wrapped)
 	}
-	return nil, false
+	return cek, ok, nil
 }
 
 func parseEnvelope(der []byte) (*envelope, error) {
@@ -364,8 +371,8 @@ func (e *envelope) parseAgreement(r *reader) {
 	originator := r.into(tag0, "originator")
 	public := originator.into(tag1, "originatorKey")
 	originator.end("originator")
-	// The curve is the recipient's, so parameters are not needed; a named
-	// curve that is not the recipient's fails with the point.
+	// The curve is the recipient's: parameters SHOULD be absent (RFC 5753,
+	// Section 3.1.1), and must be here.
 	alg := public.into(cbasn1.SEQUENCE, "originatorKey algorithm")
 	alg.identifier(oid.KeyEC, "originatorKey algorithm")
 	alg.end("originatorKey algorithm: parameters are left out")
