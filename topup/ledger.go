@@ -234,6 +234,9 @@ func keep(tx *store.Tx, id string, permission []byte, command store.Hash) ([]byt
 	if kept, err := permissionOf(tx, t); err != nil || kept != nil {
 		return kept, err
 	}
+	if !t.State.open() {
+		return nil, &ClosedError{ID: t.ID, State: t.State}
+	}
 	t.PermissionHash, t.CommandHash = store.Sum(permission), command
 	if err := messages.Put(tx, &message{id, t.PermissionHash, permission}); err != nil {
 		return nil, err

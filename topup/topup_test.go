@@ -2,6 +2,7 @@ package topup_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -414,6 +415,20 @@ func TestOvertaken(t *testing.T) {
 	}
 	_, err := w.authorise(one, true)
 	refused[*topup.SupersededError](t, w, "the slower one", err)
+}
+
+// Nor is one whose transaction was given up meanwhile.
+func TestGivenUp(t *testing.T) {
+	w := newWorld(t)
+	r := w.reader(t, home, "1001")
+	req := w.request(r, "9901000000012345", 7)
+	w.token.After = func(int64) error {
+		w.wait(time.Hour)
+		_, err := w.service.Resolve(context.Background(), w.city, topup.Resolution{ID: req.Transaction, Counter: 7, Note: "seen"})
+		return err
+	}
+	_, err := w.authorise(w.signed(r, req), true)
+	refused[*topup.ClosedError](t, w, "a permission that came too late", err)
 }
 
 // A city without a good signing certificate signs nothing and writes nothing.
