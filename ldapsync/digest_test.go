@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"hufu/internal/oid"
 	"hufu/internal/testpki"
 	"hufu/ldapsync"
 	"hufu/store"
@@ -25,7 +26,7 @@ func TestTree(t *testing.T) {
 		grown := new(ldapsync.Tree)
 		var copied *ldapsync.Tree
 		var was store.Hash
-		for range rapid.IntRange(0, 200).Draw(t, "steps") {
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			name := fmt.Sprintf("hufuSerial=%d", rapid.IntRange(0, 50).Draw(t, "name"))
 			sum := store.Sum([]byte{rapid.Byte().Draw(t, "content")})
 			kept[name] = sum
@@ -131,6 +132,16 @@ func TestStatement(t *testing.T) {
 	}
 	if _, err := st.Sign(testpki.Must(rsa.GenerateKey(rand.Reader, 2048))); err == nil {
 		t.Error("an RSA key signs statements")
+	}
+}
+
+// TestSchemaNumbers: the schema lies where package oid says.
+func TestSchemaNumbers(t *testing.T) {
+	for _, want := range []string{"objectidentifier hufu           " + oid.HufuString + "\n", "hufuAttribute  hufu:" + strings.TrimPrefix(oid.LDAPAttributesString, oid.HufuString+".") + "\n",
+		"hufuClass      hufu:" + strings.TrimPrefix(oid.LDAPClassesString, oid.HufuString+".") + "\n"} {
+		if !strings.Contains(string(ldapsync.Schema), want) {
+			t.Errorf("the schema does not say %q", want)
+		}
 	}
 }
 

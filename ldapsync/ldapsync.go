@@ -1,5 +1,20 @@
-// Package ldapsync carries the book into LDAP directories: one worker for each directory follows the journal, and every change of a
-// certificate's status is there some milliseconds after it was committed.
+// Package ldapsync carries the book into LDAP directories: one worker for each directory follows the journal, and a change of a
+// certificate's status is there milliseconds after its commit. Below a directory's base stand
+//
+//	ou=<CA>                                        the CA, its certificate and newest CRLs
+//	hufuSerial=<hex>,ou=certificates,ou=<CA>       a certificate and its status
+//	cn=watermark,cn=<book>                         up to which event everything is there, in a signed statement
+//
+// A worker begins where the directory's own watermark says, and takes from an event only which entry it concerns: what it writes is the
+// record's newest state, so that doing it again, late or out of order ends the same. Each write takes the old sequence number away and adds
+// the new one in one modify (RFC 4511, Section 4.6), so a later state is never overwritten. The watermark moves over an unbroken run of
+// events only, while nothing is under way. A directory that is slow, down, or was put back to an older state delays no other.
+//
+// The package refuses to publish to a directory that knows more than the book (AheadError), to touch another book's entries, to skip an
+// entry that a server does not take, and to believe a watermark that the book's key has not signed.
+//
+// Entries follow RFC 4523, with ";binary" (RFC 4522), and the schema in schema/hufu.schema; names RFC 4514; filters RFC 4515; pages RFC
+// 2696; the worker shows a client certificate and binds by SASL EXTERNAL (RFC 4513, Section 5.2.3) over ldaps or StartTLS.
 package ldapsync
 
 import (
@@ -53,9 +68,9 @@ type Publisher struct {
 	log     *slog.Logger
 	workers []*worker
 
-	baseMu sync.Mutex
-	base   *Tree  // the book's entries as of baseAt or later; nil until a worker asks; guarded by baseMu
-	baseAt uint64 // guarded by baseMu
+	baseTurn chan struct{} // holds one element; who has taken it owns base and baseAt
+	base     *Tree         // the book's entries as of baseAt or later; nil until a worker asks
+	baseAt   uint64
 }
 
 // New checks the configuration. It connects to nothing.
@@ -68,8 +83,9 @@ func New(cfg Config) (*Publisher, error) {
 	}
 	p := &Publisher{
 		book: cfg.Book, epochs: cfg.Book.Epochs(), key: cfg.Key, node: cmp.Or(cfg.Node, "node"), lease: cmp.Or(cfg.Lease, 15*time.Second),
-		now: cfg.Now, log: cfg.Log,
+		now: cfg.Now, log: cfg.Log, baseTurn: make(chan struct{}, 1),
 	}
+	p.baseTurn <- struct{}{}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -172,8 +188,12 @@ func (p *Publisher) Status(ctx context.Context) []DirectoryStatus {
 // expected returns the tree over what the book wants to be in a directory, and the event at which it is right: who writes every change up
 // to there, and notes it in the tree, has it exact. The first call goes through the book; later ones through what changed since.
 func (p *Publisher) expected(ctx context.Context) (*Tree, uint64, error) {
-	p.baseMu.Lock()
-	defer p.baseMu.Unlock()
+	select {
+	case <-p.baseTurn:
+		defer func() { p.baseTurn <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
 	if p.base == nil {
 		head, err := p.book.Tree(ctx)
 		if err != nil {

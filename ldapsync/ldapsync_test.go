@@ -85,3 +85,24 @@ func TestInitialLoad(t *testing.T) {
 	t.Logf("%.0f certificates per second; the last one revoked after %v of %v", n/took.Seconds(), revoked, took)
 	holds(t, south, b)
 }
+
+// TestStatementUnderLoad: the watermark moves on while changes never pause.
+func TestStatementUnderLoad(t *testing.T) {
+	b := newBook(t)
+	south := startDirectory(t)
+	p := publish(t, b, "n1", directory("south", south))
+	p.inStep(t, b, "south")
+	var marks []uint64
+	until(t, "three statements", func() bool {
+		s := p.of("south")
+		if s.LagChanges < 1000 {
+			b.issue("330100", 200)
+		}
+		if s.Watermark > 0 && s.State == "catching up" && (len(marks) == 0 || s.Watermark > marks[len(marks)-1]) {
+			marks = append(marks, s.Watermark)
+		}
+		return len(marks) == 3
+	})
+	p.inStep(t, b, "south")
+	holds(t, south, b)
+}

@@ -54,11 +54,12 @@ func Recall(ctx context.Context, d Directory, book *store.Book, key crypto.Publi
 	}
 	defer l.close()
 	r := &Recalled{Directory: d.Name, latest: map[uint64]uint64{}}
-	st, err := l.statement(book.ID(), key)
-	if err == nil {
-		r.Statement = st
-	} else if lostConnection(err) && ctx.Err() != nil {
-		return nil, ctx.Err()
+	m, err := l.watermark(book.ID())
+	if err != nil {
+		return nil, fmt.Errorf("reading the watermark of %s: %w", d.Name, err)
+	}
+	if m != nil {
+		r.Statement, _ = ParseStatement([]byte(m.note), key) // nil when it cannot be believed
 	}
 	lost, err := r.collect(ctx, l, book)
 	if err != nil {

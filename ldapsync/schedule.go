@@ -15,6 +15,7 @@ type schedule struct {
 	urgent  []target
 	normal  []target
 	running int
+	bulky   int                // of those, entries of CAs, which may be long
 	parked  map[target]*change // refused by the server, waiting for another try
 }
 
@@ -83,12 +84,22 @@ func (s *schedule) next() (t target, first uint64, ok bool) {
 func (s *schedule) started(t target) {
 	s.pending[t].running = true
 	s.running++
+	if t.isCA() {
+		s.bulky++
+	}
+}
+
+func (s *schedule) ended(t target) *change {
+	s.running--
+	if t.isCA() {
+		s.bulky--
+	}
+	return s.pending[t]
 }
 
 // done ends a write that has brought the entry up to date.
 func (s *schedule) done(t target) {
-	c := s.pending[t]
-	s.running--
+	c := s.ended(t)
 	if c.again == 0 {
 		delete(s.pending, t)
 		return
@@ -99,8 +110,7 @@ func (s *schedule) done(t target) {
 
 // failed puts an entry aside that the server did not take. It holds the watermark where it is until a later try succeeds.
 func (s *schedule) failed(t target, now time.Time) {
-	c := s.pending[t]
-	s.running--
+	c := s.ended(t)
 	c.running, c.again = false, 0
 	c.tries++
 	c.retry = now.Add(backoff(c.tries))

@@ -157,7 +157,7 @@ type builtTree struct {
 	err  error
 }
 
-// How often the watermark is written: when nothing has happened for quiet, and in any case every third of a lease.
+// The watermark is written when nothing has happened for quiet, and in any case every third of a lease.
 const (
 	quiet      = 20 * time.Millisecond
 	maxPending = 100_000 // entries known to be behind; the journal keeps the rest
@@ -250,6 +250,7 @@ func (s *session) lead(ctx, inner context.Context) error {
 	defer timer.Stop()
 	ending, ended := ctx.Done(), (<-chan time.Time)(nil)
 	for {
+		s.draining = s.draining || s.overdue()
 		if s.sched.running == 0 && (ended != nil || time.Now().After(s.hush) && (s.draining || s.due())) {
 			if err := s.speak(inner, ended != nil); err != nil || ended != nil {
 				return err
@@ -283,8 +284,6 @@ func (s *session) lead(ctx, inner context.Context) error {
 			}
 			s.adopt(b)
 		case <-timer.C:
-			s.sched.wake(time.Now())
-			s.draining = s.draining || time.Since(s.spoke) >= s.p.lease/3 && time.Now().After(s.hush)
 		case err := <-s.broken:
 			return err
 		case <-ending:
@@ -293,6 +292,13 @@ func (s *session) lead(ctx, inner context.Context) error {
 			return errors.New("the directory did not answer in time for a farewell")
 		}
 	}
+}
+
+// overdue says that the watermark has to be written even though changes keep coming. A long CRL on its way is given time, since all others
+// wait while it is waited for.
+func (s *session) overdue() bool {
+	silent := time.Since(s.spoke)
+	return time.Now().After(s.hush) && (silent >= s.p.lease*2/3 || silent >= s.p.lease/3 && s.sched.bulky == 0)
 }
 
 // due says that the directory has gained something that its watermark does not say yet, and that nothing more seems to come.
@@ -307,15 +313,15 @@ func (s *session) gainedDigest() bool {
 
 // wait returns how long nothing has to be done if nothing happens.
 func (s *session) wait() time.Duration {
-	d := time.Until(s.spoke.Add(s.p.lease / 3))
+	d := max(time.Until(s.spoke.Add(s.p.lease/3)), 10*time.Millisecond)
 	if s.sched.idle() && time.Since(s.active) < quiet {
 		d = min(d, time.Until(s.active.Add(quiet)))
 	}
-	d = max(d, time.Until(s.hush))
+	d = max(d, time.Until(s.hush), time.Millisecond)
 	if retry := s.sched.wake(time.Now()); !retry.IsZero() {
 		d = min(d, time.Until(retry))
 	}
-	return max(d, time.Millisecond)
+	return d
 }
 
 // finish takes the outcome of one write in.
