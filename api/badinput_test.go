@@ -163,6 +163,7 @@ func TestBadContent(t *testing.T) {
 		{what: "rubbish for a fingerprint", method: "DELETE", path: "/v1/officers/12", kind: "malformed"},
 		{what: "a consent to nothing", path: "/v1/approvals/9", body: `{"cms":"AAAA"}`, kind: "not-found"},
 		{what: "an agreement without an end", method: "PUT", path: "/v1/agreements", body: `{"city":"330100","other":"330200"}`, kind: "malformed"},
+		{what: "a load that is not there", method: "GET", path: "/v1/topup/transactions/9", kind: "not-found"},
 		{what: "a route that is not there", path: "/v1/throne", kind: "no-route"},
 		{what: "a limit of nothing", method: "GET", path: "/v1/readers?limit=0", kind: "malformed"},
 		{what: "a limit beyond the limit", method: "GET", path: "/v1/readers?limit=1001", kind: "malformed"},

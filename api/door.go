@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,7 +85,7 @@ func (s *Server) TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certific
 			s.metrics.refused.WithLabelValues("handshake-rate").Inc()
 			return nil, errors.New("too many failed handshakes from this address")
 		}
-		pool, err := s.anchors.pool(hello.Context(), s.cfg.Book, s.cfg.Verifier.Anchors)
+		pool, err := s.anchors.pool(hello.Context(), s)
 		if err != nil {
 			return nil, err
 		}
@@ -126,24 +127,30 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 
 // anchorPool holds the anchors and the CAs that callers' certificates come from,
 // so that a client learns from the list of authorities which of its certificates
-// to present, and need not send its chain. It is made anew when a CA is added or
-// changes.
+// to present, and need not send its chain.
 type anchorPool struct {
-	mu    sync.Mutex
-	stamp uint64 // sum of the Seq of all CAs: each only grows
-	made  *x509.CertPool
+	mu   sync.Mutex
+	read time.Time
+	made *x509.CertPool
 }
 
-func (p *anchorPool) pool(ctx context.Context, book *store.Book, anchors [][]byte) (*x509.CertPool, error) {
-	var stamp uint64
-	var ders [][]byte
-	err := book.View(ctx, func(tx *store.Tx) error {
+// poolHold is how long a CA that is new in the book may go unnoticed at the door.
+const poolHold = time.Second
+
+func (p *anchorPool) pool(ctx context.Context, s *Server) (*x509.CertPool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := s.cfg.Now()
+	if p.made != nil && now.Sub(p.read) < poolHold {
+		return p.made, nil
+	}
+	ders := slices.Clone(s.cfg.Verifier.Anchors)
+	err := s.cfg.Book.View(ctx, func(tx *store.Tx) error {
 		for c, err := range store.CAs.Scan(tx, "", nil) {
 			if err != nil {
 				return err
 			}
 			if c.Kind == policy.KindStaff || c.Kind == policy.KindServices {
-				stamp += c.Seq
 				ders = append(ders, c.Certificate)
 			}
 		}
@@ -152,19 +159,14 @@ func (p *anchorPool) pool(ctx context.Context, book *store.Book, anchors [][]byt
 	if err != nil {
 		return nil, fmt.Errorf("reading the CAs: %w", err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.made != nil && p.stamp == stamp {
-		return p.made, nil
-	}
 	pool := x509.NewCertPool()
-	for _, der := range append(ders, anchors...) {
+	for _, der := range ders {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, fmt.Errorf("reading a CA certificate of the book: %w", err)
+			return nil, fmt.Errorf("reading a CA certificate: %w", err)
 		}
 		pool.AddCert(c)
 	}
-	p.made, p.stamp = pool, stamp
+	p.made, p.read = pool, now
 	return pool, nil
 }

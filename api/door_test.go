@@ -1,10 +1,8 @@
 package api_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -164,7 +162,7 @@ func TestOps(t *testing.T) {
 	metrics := get(ops, "/metrics").Body.String()
 	for _, line := range []string{
 		`hufu_requests_total{code="201",route="issueCertificate"} 1`, `hufu_requests_total{code="200",route="readCertificate"} 1`,
-		"hufu_journal_head ", `hufu_request_seconds_count{route="issueCertificate"} 1`, `hufu_jobs{state="done"} 0`, "hufu_book_epoch 1",
+		"hufu_journal_head ", `hufu_directory_lag_changes{directory="north"} `, `hufu_request_seconds_count{route="issueCertificate"} 1`, `hufu_jobs{state="done"} 0`, "hufu_book_epoch 1",
 	} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("the metrics lack %q:\n%s", line, metrics)
@@ -182,6 +180,9 @@ func TestOps(t *testing.T) {
 	if _, err := op.client.Ready(t.Context()); err != nil {
 		t.Errorf("the node is not ready: %v", err)
 	}
+	if list, err := op.client.Directories(t.Context()); err != nil || len(list) != 1 || list[0].Name != "north" || list[0].Head == 0 {
+		t.Errorf("the directories are %+v, %v", list, err)
+	}
 	if r := get(ops, "/v1/whoami"); r.Code != http.StatusNotFound {
 		t.Errorf("the plain listener answers the API: %d", r.Code)
 	}
@@ -189,11 +190,9 @@ func TestOps(t *testing.T) {
 
 func TestReadinessTellsWhatIsWrong(t *testing.T) {
 	w := newWorld(t)
-	server := api.New(api.Config{Book: w.book, Office: w.office, Jobs: w.jobs, Node: "another", Probes: []api.Probe{
-		{Name: "token", Check: func(ctx context.Context) error { return errors.New("the token is gone") }},
-	}})
+	w.sick.Store(true)
 	r := httptest.NewRecorder()
-	server.OpsHandler().ServeHTTP(r, httptest.NewRequest("GET", "/readyz", nil))
+	w.server.OpsHandler().ServeHTTP(r, httptest.NewRequest("GET", "/readyz", nil))
 	var h client.Health
 	w.must(json.Unmarshal(r.Body.Bytes(), &h))
 	wrong := map[string]string{}
@@ -202,8 +201,16 @@ func TestReadinessTellsWhatIsWrong(t *testing.T) {
 			wrong[c.Name] = c.Detail
 		}
 	}
-	if r.Code != http.StatusServiceUnavailable || h.OK || wrong["token"] != "the token is gone" || !strings.Contains(wrong["lease"], "another") || wrong["book"] != "" {
+	if r.Code != http.StatusServiceUnavailable || h.OK || len(wrong) != 1 || wrong["token"] != "the token is gone" {
 		t.Errorf("/readyz is %d %+v", r.Code, h)
+	}
+	w.refused(w.admins[0], "ready", question{what: "a node without its token", method: "GET", path: "/readyz", kind: "unavailable"})
+
+	other := api.New(api.Config{Book: w.book, Office: w.office, Jobs: w.jobs, Node: "another"})
+	r = httptest.NewRecorder()
+	other.OpsHandler().ServeHTTP(r, httptest.NewRequest("GET", "/readyz", nil))
+	if r.Code != http.StatusServiceUnavailable || !strings.Contains(r.Body.String(), "has no lease") {
+		t.Errorf("a node without a lease is %d %s", r.Code, r.Body)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"hufu/api"
 	"hufu/api/client"
 	"hufu/internal/testpki"
 	"hufu/policy"
@@ -92,6 +93,11 @@ func TestCertificateLife(t *testing.T) {
 	}
 	shown, err := op.client.CA(ctx, "services")
 	w.must(err)
+	list, err := op.client.CAs(ctx)
+	w.must(err)
+	if len(list) != len(w.pki.CAs()) {
+		t.Errorf("%d CAs are listed", len(list))
+	}
 	if shown.CRL == nil || shown.CRL.Number < crl.Number || len(shown.Chain) != 1 || shown.Kind != "services" {
 		t.Errorf("the CA is %+v", shown)
 	}
@@ -157,6 +163,27 @@ func TestCertificateSearch(t *testing.T) {
 	}
 	if status, _, body := op.ask(w, "GET", "/v1/certificates?city=330200&after="+p.Next, "", ""); status != 400 {
 		t.Errorf("the place of one selection is taken for another: %d %s", status, body)
+	}
+}
+
+func TestKeptAnswersAreForgottenAfterADay(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	op := w.hire("Wang Wu", "", policy.CAOperator)
+	order := client.IssueRequest{
+		CA: "services", Profile: "server", CSR: testpki.Must(testpki.CSR(testpki.Must(testpki.Key()))), Name: client.Name{DNS: []string{"a.card.example"}},
+	}
+	cert, err := op.client.Issue(ctx, order)
+	w.must(err)
+	_, err = op.client.Keyed("k").Suspend(ctx, cert.Serial)
+	w.must(err)
+	w.ahead.Store(int64(25 * time.Hour))
+	_, err = op.client.Keyed("k").Suspend(ctx, cert.Serial)
+	refusedAs(t, err, "wrong-state") // asked anew, not answered from what was kept
+	_, err = op.client.Keyed("k").Resume(ctx, cert.Serial)
+	w.must(err)
+	if n := w.keptAnswers(); n != 1 {
+		t.Errorf("%d answers are kept, want the one of today", n)
 	}
 }
 
@@ -243,6 +270,12 @@ func TestBatch(t *testing.T) {
 	}
 	if ok != 6 || failed != 1 || !slices.Equal(numbers, []string{"b0", "b1", "b2", "b4", "b5", "b6"}) {
 		t.Errorf("%d went well, %d failed, registered are %v", ok, failed, numbers)
+	}
+	for listed, err := range city.client.Jobs(ctx) {
+		w.must(err)
+		if listed.ID != j.ID || listed.Kind != api.JobBatch {
+			t.Errorf("listed %+v", listed)
+		}
 	}
 	b.Readers[0].City = "330200"
 	_, err = city.client.IssueBatch(ctx, b)

@@ -19,6 +19,7 @@ const backupStall = time.Minute
 
 // backup streams. A peer that breaks off, or is too slow, ends it.
 func (s *Server) backup(c *call) (*answer, error) {
+	s.cfg.Log.Info("backup", "request", c.id, "caller", c.caller.Name)
 	return &answer{status: http.StatusOK, media: client.MediaBackup, stream: func(w io.Writer) error {
 		return s.cfg.Book.Backup(c.Context(), &patient{w: w, deadline: http.NewResponseController(c.w)}, nil)
 	}}, nil

@@ -57,13 +57,17 @@ func (s *Server) handler(rt *route) http.Handler {
 		began := time.Now()
 		c := &call{Request: r, route: rt, w: w, id: rand.Text()[:12]}
 		a, err := s.serve(c)
-		status := s.write(c, a, err)
+		status, broken := s.write(c, a, err)
 		s.metrics.observe(rt, status, time.Since(began))
 		if rt.Write {
 			s.cfg.Log.Info("write", "request", c.id, "route", rt.ID, "status", status, "caller", c.caller.Name, "city", c.city, "took", time.Since(began))
 		}
 		if status == http.StatusInternalServerError {
 			s.cfg.Log.Error("request failed", "request", c.id, "route", rt.ID, "caller", c.caller.Name, "error", err)
+		}
+		if broken != nil {
+			s.cfg.Log.Error("answer broke off", "request", c.id, "route", rt.ID, "caller", c.caller.Name, "error", broken)
+			panic(http.ErrAbortHandler) // the peer sees a broken connection, not a short answer
 		}
 	})
 }
@@ -175,8 +179,9 @@ func printable(s string) bool {
 	return true
 }
 
-// write sends the answer, or the problem, and returns the status that was sent.
-func (s *Server) write(c *call, a *answer, err error) int {
+// write sends the answer, or the problem. It returns the status that was sent,
+// and what broke a stream off.
+func (s *Server) write(c *call, a *answer, err error) (status int, broken error) {
 	if err != nil {
 		a = s.problemAnswer(c, err)
 	}
@@ -190,23 +195,18 @@ func (s *Server) write(c *call, a *answer, err error) int {
 	if a.media != "" {
 		h.Set("Content-Type", a.media)
 	}
-	if a.stream != nil {
-		c.w.WriteHeader(a.status)
-		if err := a.stream(c.w); err != nil {
-			s.cfg.Log.Error("stream broke off", "request", c.id, "route", c.route.ID, "error", err)
-			// The peer sees a broken connection, not a short answer.
-			panic(http.ErrAbortHandler)
-		}
-		return a.status
-	}
-	if a.status != http.StatusNoContent {
+	if a.stream == nil {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	c.w.WriteHeader(a.status)
-	if c.Method != http.MethodHead {
+	switch {
+	case c.Method == http.MethodHead:
+	case a.stream != nil:
+		broken = a.stream(c.w)
+	default:
 		c.w.Write(a.body) // a peer that has gone away is not told
 	}
-	return a.status
+	return a.status, broken
 }
 
 // refuse is for what a right of the table allows and a route still does not: it

@@ -129,6 +129,27 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%d transactions are listed", n)
 	}
 
+	late := d.load("330100", "8600000000000001", 8)
+	late.Expiry = time.Now().Add(-time.Minute)
+	_, err = gateway.client.VerifyLoad(ctx, d.say(oid.ContentLoadRequest, late))
+	refusedAs(t, err, "message-expired")
+	open := d.load("330100", "8600000000000002", 1)
+	_, err = gateway.client.AuthoriseLoad(ctx, client.Authorisation{Message: d.say(oid.ContentLoadRequest, open), CommandScript: []byte("c"), DataScript: []byte("d")})
+	w.must(err)
+	_, err = gateway.client.ResolveTransaction(ctx, open.Transaction, client.Resolution{Counter: 1, Balance: 100, Note: "read again"})
+	refusedAs(t, err, "load-conflict") // the permission still holds
+	resolution := client.Resolution{Counter: 2, Balance: 5100, TAC: []byte{1, 2, 3, 4}, Note: "read again"}
+	closed, err := gateway.client.Keyed("r").ResolveTransaction(ctx, open.Transaction, resolution)
+	w.must(err)
+	repeated, err := gateway.client.Keyed("r").ResolveTransaction(ctx, open.Transaction, resolution)
+	w.must(err)
+	if closed.State != "credited" || repeated.Seq != closed.Seq {
+		t.Errorf("resolved: %+v, then %+v", closed, repeated)
+	}
+	_, err = op.client.SuspendReader(ctx, "1001", client.Note{})
+	w.must(err)
+	_, err = gateway.client.VerifyLoad(ctx, d.say(oid.ContentLoadRequest, d.load("330100", "8600000000000001", 8)))
+	refusedAs(t, err, "certificate-on-hold")
 	_, err = op.client.RevokeReader(ctx, "1001", client.Revocation{Reason: 1})
 	w.must(err)
 	_, err = gateway.client.VerifyLoad(ctx, d.say(oid.ContentLoadRequest, d.load("330100", "8600000000000001", 8)))

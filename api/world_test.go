@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
 	"hufu/jobs"
+	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/policy"
 	"hufu/readers"
@@ -53,6 +55,8 @@ type world struct {
 	admins    [2]*person
 
 	readTimeout time.Duration // of the door
+	ahead       atomic.Int64  // nanoseconds that the book's clock is ahead
+	sick        atomic.Bool   // the token does not sign
 }
 
 // person is somebody with a certificate of the staff or the services CA.
@@ -74,7 +78,7 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	engine, err := bolt.Open(filepath.Join(t.TempDir(), "book"), bolt.Options{})
 	w.must(err)
 	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables)
-	w.book, err = store.Create(ctx, store.Config{Engine: engine, Tables: tables})
+	w.book, err = store.Create(ctx, store.Config{Engine: engine, Tables: tables, Now: w.bookTime})
 	w.must(err)
 	w.must(w.book.Update(ctx, func(tx *store.Tx) error {
 		for _, c := range w.pki.CAs() {
@@ -99,15 +103,28 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	signers := w.citySigners()
 	w.loads, err = topup.New(topup.Config{Book: w.book, Verifier: verifier, Signer: signers, Log: log})
 	w.must(err)
+	// A directory that nobody listens at, and a publisher that does not run.
+	publisher, err := ldapsync.New(ldapsync.Config{
+		Book: w.book, Node: "n1", Key: testpki.Must(testpki.Key()), Directories: []ldapsync.Directory{{Name: "north", URL: "ldap://127.0.0.1:1", Base: "o=Hufu,c=CN"}},
+	})
+	w.must(err)
 	w.server = api.New(api.Config{
 		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, TopUp: w.loads,
-		Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,
+		Publisher: publisher, Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,
+		Probes: []api.Probe{{Name: "token", Check: func(context.Context) error {
+			if w.sick.Load() {
+				return errors.New("the token is gone")
+			}
+			return nil
+		}}},
 	})
 	w.open(ctx)
 	w.bootstrap(ctx)
 	w.firstLists(ctx)
 	return w
 }
+
+func (w *world) bookTime() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 
 // open starts the node's runners and its door, and ends them with the test.
 func (w *world) open(ctx context.Context) {
@@ -306,6 +323,16 @@ func (w *world) since(after uint64) (kinds []string) {
 		}
 	}
 	return kinds
+}
+
+// keptAnswers counts the answers in the book.
+func (w *world) keptAnswers() (n int) {
+	w.t.Helper()
+	w.must(w.book.View(context.Background(), func(tx *store.Tx) error {
+		n = testpki.Must(api.KeptAnswers(tx))
+		return nil
+	}))
+	return n
 }
 
 // pairCSR makes the request for a reader's pair.
