@@ -76,10 +76,27 @@ type stretch struct {
 	known uint64 // changes up to here are in the book, in another place; end if none were brought back
 }
 
-// stretches returns the epochs of the book as far as they concern a directory.
+// stretches returns the epochs of the book as far as they concern a directory, the present one last.
 func (p *Publisher) stretches(ctx context.Context, directory string) (all []stretch, err error) {
+	known := map[uint64]bool{}
+	for _, e := range p.epochs {
+		known[e.Epoch] = true
+	}
 	err = p.book.View(ctx, func(tx *store.Tx) error {
 		all = nil
+		// An epoch of another restore of the same backup: the book has none of it but what was brought back.
+		for r, err := range recalls.Scan(tx, "epoch", nil) {
+			if err != nil {
+				return err
+			}
+			if !known[r.Epoch] {
+				s := stretch{epoch: r.Epoch, known: r.Complete}
+				if r.Directory == directory {
+					s.known = max(s.known, r.Latest)
+				}
+				all = append(all, s)
+			}
+		}
 		for i, e := range p.epochs {
 			s := stretch{epoch: e.Epoch, end: tx.Head()}
 			if i+1 < len(p.epochs) {

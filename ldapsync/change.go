@@ -140,7 +140,7 @@ type bulkLink struct {
 func (b *bulkLink) open(ctx context.Context) (*link, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.link == nil {
+	if b.link == nil || b.link.ldap.IsClosing() {
 		l, err := connect(ctx, b.dir)
 		if err != nil {
 			return nil, err

@@ -292,7 +292,9 @@ func TestForeignWrites(t *testing.T) {
 	p.inStep(t, b, "north")
 	p.stop()
 	verify := func() error {
-		r, err := ldapsync.Verify(t.Context(), d, b.ID(), pki().key.Public())
+		// Anyone can, without TLS and without a certificate.
+		anyone := ldapsync.Directory{Name: "north", URL: north.URL(), Base: base}
+		r, err := ldapsync.Verify(t.Context(), anyone, b.ID(), pki().key.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -419,6 +421,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no TLS":     func(c *ldapsync.Config) { c.Directories[0].TLS = nil },
 		"twice TLS":  func(c *ldapsync.Config) { c.Directories[0].StartTLS = true },
 		"one name":   func(c *ldapsync.Config) { c.Directories = append(c.Directories, good) },
+		"open":       func(c *ldapsync.Config) { c.Directories[0].URL, c.Directories[0].TLS = "ldap://localhost", nil },
 		"slash":      func(c *ldapsync.Config) { c.Node = "a/b" },
 		"no book":    func(c *ldapsync.Config) { c.Book = nil },
 		"no problem": nil,

@@ -100,6 +100,9 @@ func New(cfg Config) (*Publisher, error) {
 		if err := d.check(); err != nil {
 			return nil, fmt.Errorf("directory %q: %w", d.Name, err)
 		}
+		if _, secure, _ := d.address(); !secure && !d.StartTLS {
+			return nil, fmt.Errorf("directory %q: nothing is published over an open connection: use ldaps:// or StartTLS", d.Name)
+		}
 		if names[d.Name] {
 			return nil, fmt.Errorf("directory %q is named twice", d.Name)
 		}

@@ -86,7 +86,7 @@ func (l *link) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if cfg != nil && (len(cfg.Certificates) > 0 || cfg.GetClientCertificate != nil) {
+	if (secure || l.dir.StartTLS) && (len(cfg.Certificates) > 0 || cfg.GetClientCertificate != nil) {
 		if err := l.ldap.ExternalBind(); err != nil {
 			return fmt.Errorf("the directory does not take our client certificate (SASL EXTERNAL): %w", err)
 		}

@@ -41,9 +41,10 @@ type RecalledCRL struct {
 	DER []byte
 }
 
-// Recall reads the certificates, statuses and CRLs of a book that a directory has and the book has lost. It changes nothing. A certificate
-// must be signed by a CA that the book knows. The book must have been restored, so that what is brought back gets a place in a new epoch. Where the directory does not have the digest of a statement signed with key (the writer
-// died before it could make one, or somebody else wrote), only what makes a status stricter is taken.
+// Recall reads the certificates, statuses and CRLs of a book that a directory has and the book has lost. It changes nothing. The book must
+// have been restored, so that what is brought back gets its place in a new epoch; a certificate must be signed by a CA that the book
+// knows. Where the directory does not have the digest of a statement signed with key (the writer died before it could make one, or somebody
+// else wrote), nobody is let out of a hold.
 func Recall(ctx context.Context, d Directory, book *store.Book, key crypto.PublicKey) (*Recalled, error) {
 	if err := d.check(); err != nil {
 		return nil, fmt.Errorf("directory %q: %w", d.Name, err)

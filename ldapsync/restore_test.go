@@ -114,6 +114,45 @@ func TestRestoredBook(t *testing.T) {
 	}
 }
 
+// TestRestoredTwice restores one backup twice; the directory has seen the epoch between.
+func TestRestoredTwice(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	d := directory("north", north)
+	certs := b.issue("330100", 5)
+	p := publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	p.stop()
+	old := b.backup()
+	for round := range 2 {
+		b.restore(old)
+		if round > 0 {
+			if ahead := newPublisher(t, b, "n1", d).Ahead(t.Context()); len(ahead) != 1 {
+				t.Fatal("an epoch that this book never was in is not noticed")
+			}
+			r, err := ldapsync.Recall(t.Context(), d, b.Book, pki().key.Public())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Commit(t.Context(), b.Book, "test", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ahead := newPublisher(t, b, "n1", d).Ahead(t.Context()); len(ahead) != 0 {
+			t.Fatalf("round %d: %v", round, ahead)
+		}
+		b.issue("330100", 2)
+		b.set(certs[round], store.Revoked, 1)
+		p = publish(t, b, "n1", d)
+		p.inStep(t, b, "north")
+		holds(t, north, b)
+		p.stop()
+	}
+	if got := statusIn(t, dial(t, north), certs[0]); got != "revoked" {
+		t.Errorf("what was revoked in the lost epoch is %s", got)
+	}
+}
+
 // TestBehindBeforeRestore: a directory that was behind the backup is no obstacle, and neither is one that lay exactly there.
 func TestBehindBeforeRestore(t *testing.T) {
 	b := newBook(t)

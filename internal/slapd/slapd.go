@@ -236,7 +236,7 @@ func (s *Server) configuration() string {
 		"suffix " + q(s.cfg.Suffix),
 		"directory " + file("data"),
 		fmt.Sprintf("maxsize %d", s.cfg.MaxSize),
-		"index objectClass,hufuSerial,hufuReader,hufuSeq,hufuEpoch,hufuBook,hufuStatus eq",
+		"index objectClass,hufuSerial,hufuReader,hufuSeq,hufuEpoch eq",
 		// A stranger may read everything, page by page, so that anyone can recompute the digest.
 		"limits dn.exact=" + q(s.publisherDN) + " size=unlimited time=unlimited",
 		"limits * size.soft=500 size.hard=500 size.pr=1000 size.prtotal=unlimited time=unlimited",
