@@ -56,10 +56,7 @@ func writeYAML(w io.Writer, v any) error {
 }
 
 func blockStyle(n *yaml.Node) {
-	n.Style &^= yaml.FlowStyle
-	if n.Kind == yaml.ScalarNode && n.Tag != "!!str" {
-		n.Style = 0
-	}
+	n.Style = 0 // quotes come back where a string would read as something else
 	for _, c := range n.Content {
 		blockStyle(c)
 	}

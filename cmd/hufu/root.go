@@ -154,19 +154,7 @@ func remedy(err error) (hint string, code int) {
 	}
 	var p *client.Problem
 	if errors.As(err, &p) {
-		switch {
-		case p.Status == 401 || p.Status == 403:
-			return p.Remedy, exitRefused
-		case p.Status == 404:
-			return p.Remedy, exitNotFound
-		case p.Status == 409 || p.Status == 412 || p.Status == 422:
-			return p.Remedy, exitConflict
-		case p.Status == 400 || p.Status == 413 || p.Status == 415:
-			return p.Remedy, exitUsage
-		case p.Status == 503 || p.Status == 429:
-			return p.Remedy, exitUnready
-		}
-		return p.Remedy, exitError
+		return problemRemedy(p)
 	}
 	switch {
 	case errors.Is(err, hsm.ErrWrongPIN):
@@ -185,4 +173,25 @@ func remedy(err error) (hint string, code int) {
 		return "see hufu --help", exitUsage
 	}
 	return "", exitError
+}
+
+// problemRemedy gives the remedy of a node's refusal and the rule that it names.
+func problemRemedy(p *client.Problem) (hint string, code int) {
+	hint = p.Remedy
+	if p.Rule != "" {
+		hint += "\nthe rule is " + p.Rule + " (" + p.Citation + ")"
+	}
+	switch p.Status {
+	case 401, 403:
+		return hint, exitRefused
+	case 404:
+		return hint, exitNotFound
+	case 409, 412, 422:
+		return hint, exitConflict
+	case 400, 413, 415:
+		return hint, exitUsage
+	case 429, 503:
+		return hint, exitUnready
+	}
+	return hint, exitError
 }
