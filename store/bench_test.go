@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -59,4 +60,79 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// fill puts n certificates with all that belongs to them into a book, a thousand at a time.
+func fill(b *testing.B, book *store.Book, n int) {
+	b.Helper()
+	for ; n > 0; n -= 1000 {
+		issue(b, book, "330100", min(n, 1000))
+	}
+}
+
+// BenchmarkFollow measures how fast a reader goes through the journal.
+func BenchmarkFollow(b *testing.B) {
+	book := create(b)
+	fill(b, book, 10_000*soak())
+	size := uint64(tree(b, book).Size)
+	b.ResetTimer()
+	after := uint64(0)
+	for range b.N {
+		if after == size {
+			after = 0
+		}
+		events, err := book.Follow(ctx, after, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		after += uint64(len(events))
+	}
+	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkOpen measures how long a start takes: HUFU_SOAK=100 for a book of a million certificates.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "book")
+	book, err := store.Create(ctx, store.Config{Engine: engineAt(b, path)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill(b, book, 10_000*soak())
+	closeBook(b, book)
+	b.ResetTimer()
+	for range b.N {
+		book, err := store.Open(ctx, store.Config{Engine: engineAt(b, path)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		closeBook(b, book)
+	}
+}
+
+// BenchmarkGet measures a look-up by serial number and one through an index.
+func BenchmarkGet(b *testing.B) {
+	book := create(b)
+	fill(b, book, 10_000*soak())
+	certs := issue(b, book, "330100", 1000)
+	b.Run("status", func(b *testing.B) {
+		for n := range b.N {
+			c := certs[n%len(certs)]
+			view(b, book, func(tx *store.Tx) error {
+				_, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+				return err
+			})
+		}
+	})
+	b.Run("spki", func(b *testing.B) {
+		for n := range b.N {
+			c := certs[n%len(certs)]
+			view(b, book, func(tx *store.Tx) error {
+				rows, _, err := store.Certificates.Page(tx, store.Query{Index: "spki", Prefix: store.Key(c.SPKI)})
+				if len(rows) != 1 {
+					b.Error("the certificate is not found")
+				}
+				return err
+			})
+		}
+	})
 }

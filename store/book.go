@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -90,29 +91,36 @@ func Create(ctx context.Context, cfg Config) (*Book, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	i := &identity{Format: Format, ID: hex.EncodeToString(id[:]), Epochs: []Epoch{{Epoch: 1, Time: cfg.now().UTC()}}}
-	err := cfg.Engine.Update(ctx, func(s Snapshot) ([]Write, error) {
-		for _, err := range s.Scan([]byte{0}, nil, false) {
-			if err == nil {
-				err = errors.New("there is something in it already: choose another place")
-			}
-			return nil, err
+	err := cfg.found(ctx, i, &head{}, func(tx *Tx) error {
+		for _, err := range tx.scan([]byte{0}, nil, false) {
+			return errors.Join(err, fmt.Errorf("there is something in it already: choose another place: %w", ErrExists))
 		}
-		h := &head{epoch: i.epoch()}
-		h.seal()
-		return []Write{{Key: string(bookKey), Value: i.encode()}, {Key: string(headKey), Value: h.append(nil)}}, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("creating book: %w", err)
-	}
-	b := cfg.book(i)
-	err = b.Update(ctx, func(tx *Tx) error {
 		tx.Append(Event{Kind: KindBookCreated, Detail: detail(map[string]any{"book": i.ID, "format": Format})})
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("creating book: %w", err)
 	}
-	return b, nil
+	return cfg.book(i), nil
+}
+
+// found makes a book of what is in the engine: in one transaction, f writes the first event of the identity's newest epoch, behind the
+// journal that h ends.
+func (cfg *Config) found(ctx context.Context, i *identity, h *head, f func(*Tx) error) error {
+	return cfg.Engine.Update(ctx, func(s Snapshot) ([]Write, error) {
+		g := &group{snap: s, now: cfg.now, head: *h}
+		g.head.epoch, g.head.frontier = i.epoch(), slices.Clone(h.frontier)
+		err := g.run(ctx, func(tx *Tx) error {
+			if err := f(tx); err != nil {
+				return err
+			}
+			return tx.set(bookKey, i.encode())
+		})
+		if err != nil {
+			return nil, err
+		}
+		return g.finish(h)
+	})
 }
 
 // Open opens the book in the engine. It reads no more than a few records, however large the book is.

@@ -113,6 +113,9 @@ func (c *checker) journal() error {
 	if err != nil {
 		return err
 	}
+	if err := c.tail(); err != nil {
+		return err
+	}
 	if h.seq == c.head.seq && (h.root != c.head.root || !slices.Equal(h.frontier, c.head.frontier)) {
 		c.fault("the tree of the journal has the root %s, but the head of the book says %s", h.root, c.head.root)
 	}
@@ -133,25 +136,43 @@ func (c *checker) journal() error {
 	return nil
 }
 
+// tail sees that nothing lies behind the newest event and the newest node.
+func (c *checker) tail() error {
+	for _, err := range c.tx.scan(eventKey(c.head.seq+1), []byte{spaceEvents + 1}, false) {
+		if err != nil {
+			return err
+		}
+		c.fault("behind event %d, the last, lies another", c.head.seq)
+		break
+	}
+	stored := storedNodes(c.head.seq)
+	for pair, err := range c.tx.scan(nodeKey(stored/nodesInChunk), []byte{spaceNodes + 1}, false) {
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(pair.Key, nodeKey(stored/nodesInChunk)) || int64(len(pair.Value)) != stored%nodesInChunk*int64(len(Hash{})) {
+			c.fault("the tree has more or fewer nodes than belong to %d events", c.head.seq)
+			break
+		}
+	}
+	return nil
+}
+
 // rehash computes the tree of the first size events again, and reports where it differs from the stored nodes. each may be nil.
 func rehash(tx *Tx, size uint64, each func(*Event) error, report func(fault string)) (*head, error) {
 	h := &head{}
 	nodes := make([]Hash, 0, 64)
 	var chunk []byte
 	var at int64
-	for pair, err := range tx.scan(eventKey(0), []byte{spaceEvents + 1}, false) {
+	for pair, err := range tx.scan(eventKey(0), eventKey(size+1), false) {
 		if err != nil {
 			return nil, err
 		}
 		if h.seq%1024 == 0 && tx.ctx.Err() != nil {
 			return nil, tx.ctx.Err()
 		}
-		if want := eventKey(h.seq + 1); h.seq == size || !bytes.Equal(pair.Key, want) {
-			if h.seq < size {
-				report(fmt.Sprintf("event %d is missing", h.seq+1))
-			} else if size == tx.read.seq {
-				report(fmt.Sprintf("behind event %d, the last, lies another", size))
-			}
+		if !bytes.Equal(pair.Key, eventKey(h.seq+1)) {
+			report(fmt.Sprintf("event %d is missing", h.seq+1))
 			break
 		}
 		e, err := decodeEvent(h.seq+1, pair.Value)

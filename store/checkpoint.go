@@ -140,7 +140,7 @@ func (tx *Tx) LastCheckpoint() (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tx.Event(h.note)
+	return tx.Event(h.note) // there is no event 0
 }
 
 // ParseCheckpoint reads a signed checkpoint and checks its signature.

@@ -6,8 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"time"
+	"strings"
 )
 
 // restoringKey marks an engine that a restore is filling. It goes away in the transaction that makes the engine a book.
@@ -98,41 +97,31 @@ func fill(ctx context.Context, cfg Config, r io.Reader, actor string, format int
 	now := cfg.now().UTC().Round(0)
 	old := c.identity.epoch()
 	c.identity.Epochs = append(c.identity.Epochs, Epoch{Epoch: max(old+1, uint64(now.UnixMilli())), Size: int64(c.head.seq), Time: now})
-	err = cfg.Engine.Update(ctx, func(s Snapshot) ([]Write, error) {
-		h := *c.head
-		h.epoch, h.frontier = c.identity.epoch(), slices.Clone(c.head.frontier)
-		g := &group{snap: s, now: func() time.Time { return now }, head: h}
-		err := g.run(ctx, func(tx *Tx) error {
-			fields := map[string]any{"epoch": h.epoch, "from_epoch": old, "size": h.seq, "root": h.root, "made": c.about.Time}
-			if err := lastCheckpoint(tx, h.note, fields); err != nil {
-				return err
-			}
-			tx.Append(Event{Kind: KindBookRestored, Actor: actor, Detail: detail(fields)})
-			return errors.Join(tx.set(bookKey, c.identity.encode()), tx.set(restoringKey, nil))
-		})
-		if err != nil {
-			return nil, err
+	return c.identity, cfg.found(ctx, c.identity, c.head, func(tx *Tx) error {
+		fields := map[string]any{"epoch": c.identity.epoch(), "from_epoch": old, "size": c.head.seq, "root": c.head.root, "made": c.about.Time}
+		if err := lastCheckpoint(tx, fields); err != nil {
+			return err
 		}
-		return g.finish(c.head)
+		tx.Append(Event{Kind: KindBookRestored, Actor: actor, Detail: detail(fields)})
+		return tx.set(restoringKey, nil)
 	})
-	return c.identity, err
 }
 
-// lastCheckpoint adds what the newest checkpoint in the journal says.
-func lastCheckpoint(tx *Tx, seq uint64, fields map[string]any) error {
-	if seq == 0 {
+// lastCheckpoint adds what the newest checkpoint in the journal says, if there is one.
+func lastCheckpoint(tx *Tx, fields map[string]any) error {
+	e, err := tx.LastCheckpoint()
+	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
-	e, err := tx.Event(seq)
 	if err != nil {
 		return err
 	}
-	text, _, _ := bytes.Cut([]byte(e.Detail), []byte("\n\n"))
-	c, err := parseText(string(text) + "\n")
+	text, _, _ := strings.Cut(e.Detail, "\n\n")
+	c, err := parseText(text + "\n")
 	if err != nil {
-		return fmt.Errorf("%w: event %d is not a checkpoint: %w", ErrCorrupt, seq, err)
+		return fmt.Errorf("%w: event %d is not a checkpoint: %w", ErrCorrupt, e.Seq, err)
 	}
-	fields["checkpoint"] = map[string]any{"event": seq, "epoch": c.Epoch, "size": c.Size, "root": c.Root, "time": c.Time}
+	fields["checkpoint"] = map[string]any{"event": e.Seq, "epoch": c.Epoch, "size": c.Size, "root": c.Root, "time": c.Time}
 	return nil
 }
 

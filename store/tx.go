@@ -31,19 +31,19 @@ func (tx *Tx) Now() time.Time { return tx.now }
 
 // Head returns the Seq of the newest event that the transaction sees, its own among them.
 func (tx *Tx) Head() uint64 {
-	if tx.group != nil {
-		return tx.group.head.seq + uint64(len(tx.leaves))
-	}
 	h, err := tx.head()
 	if err != nil {
 		tx.fail(err)
 		return 0
 	}
-	return h.seq
+	return h.seq + uint64(len(tx.leaves))
 }
 
-// head reads the head record in a View.
+// head returns the head of the book without what this transaction itself has appended.
 func (tx *Tx) head() (*head, error) {
+	if tx.group != nil {
+		return &tx.group.head, nil
+	}
 	if tx.read == nil {
 		h, err := readHead(tx.snap)
 		if err != nil {
