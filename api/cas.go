@@ -115,7 +115,7 @@ func (s *Server) directories(c *call) (*answer, error) {
 		for _, d := range s.cfg.Publisher.Status(c.Context()) {
 			page.Items = append(page.Items, client.Directory{
 				Name: d.Name, URL: d.URL, State: d.State, Epoch: d.Epoch, Watermark: d.Watermark, Time: d.Time, Entries: d.Entries,
-				From: d.From, Head: d.Head, LagChanges: d.LagChanges, LagSeconds: d.LagSeconds, Repairs: d.Repairs,
+				From: d.From, Head: d.Head, LagChanges: d.LagChanges, LagSeconds: d.LagSeconds, Unknown: d.Unknown, Repairs: d.Repairs,
 				LastError: d.LastError, ErrorTime: d.ErrorTime,
 			})
 		}

@@ -29,8 +29,8 @@ var ofJob = city{words: "that of the job", find: func(s *Server, c *call) (strin
 	return j.City, nil
 }}
 
-func wireJob(j *jobs.Job) *client.Job {
-	return &client.Job{
+func wireJob(j *jobs.Job) client.Job {
+	return client.Job{
 		ID: j.ID, Kind: j.Kind, Actor: j.Actor, City: j.City, State: j.State, Done: j.Done, Total: j.Total,
 		Failures: j.Failures, Items: j.Items, Error: j.Error, Created: j.Created, Updated: j.Updated, Version: j.Version,
 	}
@@ -52,19 +52,9 @@ func (s *Server) startJob(c *call, kind string, args any) (*answer, error) {
 }
 
 func (s *Server) jobs(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	list, next, err := s.cfg.Jobs.List(c.Context(), c.city, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Job]{Items: []client.Job{}, Next: c.next(next)}
-	for _, j := range list {
-		page.Items = append(page.Items, *wireJob(j))
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*jobs.Job, []byte, error) {
+		return s.cfg.Jobs.List(c.Context(), c.city, after, limit)
+	}, wireJob)
 }
 
 func (s *Server) job(c *call) (*answer, error) {
@@ -84,19 +74,13 @@ func (s *Server) job(c *call) (*answer, error) {
 }
 
 func (s *Server) jobItems(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	items, next, err := s.cfg.Jobs.Items(c.Context(), c.PathValue("id"), after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.JobItem]{Items: []client.JobItem{}, Next: c.next(next)}
-	for _, i := range items {
-		page.Items = append(page.Items, client.JobItem{N: i.N, Name: i.Name, OK: i.OK, Error: i.Error, Result: i.Result})
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*jobs.Item, []byte, error) {
+		return s.cfg.Jobs.Items(c.Context(), c.PathValue("id"), after, limit)
+	}, wireItem)
+}
+
+func wireItem(i *jobs.Item) client.JobItem {
+	return client.JobItem{N: i.N, Name: i.Name, OK: i.OK, Error: i.Error, Result: i.Result}
 }
 
 func (s *Server) cancelJob(c *call) (*answer, error) {

@@ -37,21 +37,15 @@ func (s *Server) whoAmI(c *call) (*answer, error) {
 }
 
 func (s *Server) officers(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
+	return list(c, func(after []byte, limit int) ([]*officers.Person, []byte, error) {
+		return s.cfg.Office.People(c.Context(), after, limit)
+	}, wireOfficer)
+}
+
+func wireOfficer(p *officers.Person) client.Officer {
+	return client.Officer{
+		Fingerprint: p.Fingerprint.String(), Name: p.Name, Roles: roleNames(p.Roles), City: p.City, State: p.State, Certificate: p.Certificate, Seq: p.Seq,
 	}
-	people, next, err := s.cfg.Office.People(c.Context(), after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Officer]{Items: []client.Officer{}, Next: c.next(next)}
-	for _, p := range people {
-		page.Items = append(page.Items, client.Officer{
-			Fingerprint: p.Fingerprint.String(), Name: p.Name, Roles: roleNames(p.Roles), City: p.City, State: p.State, Certificate: p.Certificate, Seq: p.Seq,
-		})
-	}
-	return reply(http.StatusOK, page)
 }
 
 // addOfficer opens an approval; nobody adds a person alone.
@@ -89,8 +83,8 @@ func (s *Server) removeOfficer(c *call) (*answer, error) {
 	return s.openApproval(c, policy.OpOfficerRemove, "", p.Canonical(policy.OpOfficerRemove), officerApprovals)
 }
 
-func wireApproval(a *officers.Approval) *client.Approval {
-	w := &client.Approval{
+func wireApproval(a *officers.Approval) client.Approval {
+	w := client.Approval{
 		ID: a.ID, Operation: string(a.Op), City: a.City, Requester: a.Name, Canonical: a.Canonical, Hash: a.Hash.String(),
 		Needed: a.Needed, State: a.State, Created: a.Created, Expires: a.Expires,
 	}
@@ -116,19 +110,9 @@ func (s *Server) openApproval(c *call, op policy.Operation, city string, request
 }
 
 func (s *Server) approvals(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	list, next, err := s.cfg.Office.Approvals(c.Context(), c.city, c.query("state"), after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Approval]{Items: []client.Approval{}, Next: c.next(next)}
-	for _, a := range list {
-		page.Items = append(page.Items, *wireApproval(a))
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*officers.Approval, []byte, error) {
+		return s.cfg.Office.Approvals(c.Context(), c.city, c.query("state"), after, limit)
+	}, wireApproval)
 }
 
 func (s *Server) approval(c *call) (*answer, error) {

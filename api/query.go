@@ -3,12 +3,14 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"hufu/api/client"
 	"hufu/store"
 )
 
@@ -131,6 +133,24 @@ func (c *call) next(place []byte) string {
 		return ""
 	}
 	return base64.RawURLEncoding.EncodeToString(append(c.mark(), place...))
+}
+
+// list answers with one page: find reads it, wire turns each row into what goes
+// over the wire.
+func list[R, W any](c *call, find func(after []byte, limit int) (rows []R, next []byte, err error), wire func(R) W) (*answer, error) {
+	limit, after, err := c.page()
+	if err != nil {
+		return nil, err
+	}
+	rows, next, err := find(after, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := client.Page[W]{Items: make([]W, len(rows)), Next: c.next(next)}
+	for i, r := range rows {
+		page.Items[i] = wire(r)
+	}
+	return reply(http.StatusOK, page)
 }
 
 // mark names the list and the selection.

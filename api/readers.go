@@ -103,19 +103,9 @@ func (s *Server) reader(c *call) (*answer, error) {
 }
 
 func (s *Server) readers(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	list, next, err := s.cfg.Readers.List(c.Context(), readers.Query{City: c.city, State: readers.State(c.query("state")), After: after, Limit: limit})
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Reader]{Items: []client.Reader{}, Next: c.next(next)}
-	for _, r := range list {
-		page.Items = append(page.Items, wireReader(r))
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*readers.Reader, []byte, error) {
+		return s.cfg.Readers.List(c.Context(), readers.Query{City: c.city, State: readers.State(c.query("state")), After: after, Limit: limit})
+	}, wireReader)
 }
 
 func (s *Server) suspendReader(c *call) (*answer, error) {

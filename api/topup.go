@@ -67,8 +67,8 @@ func replyTransaction(t *topup.Transaction, err error) (*answer, error) {
 	return reply(http.StatusOK, wireTransaction(t))
 }
 
-func wireTransaction(t *topup.Transaction) *client.Transaction {
-	return &client.Transaction{
+func wireTransaction(t *topup.Transaction) client.Transaction {
+	return client.Transaction{
 		ID: t.ID, City: t.City, ReaderCity: t.ReaderCity, Reader: t.Reader, Card: t.Card, Counter: t.Counter, Amount: t.Amount,
 		Balance: t.Balance, NewBalance: t.NewBalance, State: string(t.State), Expiry: t.Expiry, Authorised: t.Authorised, Closed: t.Closed,
 		TAC: t.TAC, SupersededBy: t.SupersededBy, Note: t.Note, Caller: t.Caller, Evidence: wireEvidence(t.Evidence), Seq: t.Seq,
@@ -76,39 +76,19 @@ func wireTransaction(t *topup.Transaction) *client.Transaction {
 }
 
 func (s *Server) transactions(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	list, next, err := s.cfg.TopUp.List(c.Context(), c.caller, topup.Query{City: c.city, State: topup.State(c.query("state")), After: after, Limit: limit})
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Transaction]{Items: []client.Transaction{}, Next: c.next(next)}
-	for _, t := range list {
-		page.Items = append(page.Items, *wireTransaction(t))
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*topup.Transaction, []byte, error) {
+		return s.cfg.TopUp.List(c.Context(), c.caller, topup.Query{City: c.city, State: topup.State(c.query("state")), After: after, Limit: limit})
+	}, wireTransaction)
 }
 
-func wireAgreement(a *topup.Agreement) *client.Agreement {
-	return &client.Agreement{A: a.A, B: a.B, Until: a.Until, Approved: a.Approved, Ended: a.Ended, Seq: a.Seq}
+func wireAgreement(a *topup.Agreement) client.Agreement {
+	return client.Agreement{A: a.A, B: a.B, Until: a.Until, Approved: a.Approved, Ended: a.Ended, Seq: a.Seq}
 }
 
 func (s *Server) agreements(c *call) (*answer, error) {
-	limit, after, err := c.page()
-	if err != nil {
-		return nil, err
-	}
-	list, next, err := s.cfg.TopUp.Agreements(c.Context(), c.city, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	page := client.Page[client.Agreement]{Items: []client.Agreement{}, Next: c.next(next)}
-	for _, a := range list {
-		page.Items = append(page.Items, *wireAgreement(a))
-	}
-	return reply(http.StatusOK, page)
+	return list(c, func(after []byte, limit int) ([]*topup.Agreement, []byte, error) {
+		return s.cfg.TopUp.Agreements(c.Context(), c.city, after, limit)
+	}, wireAgreement)
 }
 
 func (s *Server) putAgreement(c *call) (*answer, error) {

@@ -105,7 +105,7 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	w.must(err)
 	// A directory that nobody listens at, and a publisher that does not run.
 	publisher, err := ldapsync.New(ldapsync.Config{
-		Book: w.book, Node: "n1", Key: testpki.Must(testpki.Key()), Directories: []ldapsync.Directory{{Name: "north", URL: "ldap://127.0.0.1:1", Base: "o=Hufu,c=CN"}},
+		Book: w.book, Node: "n1", Key: testpki.Must(testpki.Key()), Directories: []ldapsync.Directory{{Name: "north", URL: "ldaps://127.0.0.1:1", Base: "o=Hufu,c=CN", TLS: &tls.Config{RootCAs: w.pki.Pool()}}},
 	})
 	w.must(err)
 	w.server = api.New(api.Config{

@@ -50,6 +50,7 @@ type Directory struct {
 	Head       uint64    `json:"head" doc:"the newest journal event"`
 	LagChanges uint64    `json:"lagChanges" doc:"journal events that it does not show yet"`
 	LagSeconds float64   `json:"lagSeconds" doc:"age of the oldest of them"`
+	Unknown    int64     `json:"unknown,omitempty" doc:"entries from before a restore that nobody brought back; they are left alone"`
 	Repairs    int64     `json:"repairs" doc:"entries that were not as they should have been and were put right"`
 	LastError  string    `json:"lastError,omitempty" doc:"what went wrong last"`
 	ErrorTime  time.Time `json:"errorTime,omitzero" doc:"when it did"`
