@@ -50,7 +50,7 @@ type Job struct {
 	Kind        string
 	Actor, City string
 	State       string
-	Cursor      json.RawMessage // the function's own
+	Cursor      json.RawMessage `json:",omitempty"` // the function's own
 	Done, Total int64           // Total is 0 while unknown
 	Failures    int64           // items that failed
 	Items       uint64          // items recorded
