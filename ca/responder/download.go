@@ -17,6 +17,12 @@ import (
 // an unlinked temporary file.
 const listInMemory = 512 << 10
 
+// How long a client may take over a CRL.
+const (
+	listPatience = 30 * time.Second
+	listRate     = 32 << 10 // octets in a second
+)
+
 // list is a CRL copied out of the book, so that a client that reads slowly, or a
 // part at a time, holds no transaction of the book open.
 type list struct {
@@ -28,7 +34,7 @@ type list struct {
 func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string) {
 	l, err := r.list(req.Context(), id)
 	if err != nil {
-		r.missing(w, err, "CA "+id+" has no CRL here: it has not published one yet, or there is no such CA")
+		r.missing(w, req, err, "CA "+id+" has no CRL here: it has not published one yet, or there is no such CA")
 		return
 	}
 	now := r.cfg.Now()
@@ -41,6 +47,9 @@ func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string
 		h["Cache-Control"] = r.control
 		h["Expires"] = r.expiresAt(now)
 	}
+	// The server's limit for small answers would cut a long list off; where there is
+	// no deadline to move, there is none to fear.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(listPatience + time.Duration(l.Size)*time.Second/listRate))
 	http.ServeContent(w, req, "", l.ThisUpdate, io.NewSectionReader(l.octets, 0, l.Size))
 }
 
@@ -115,7 +124,7 @@ const issuerAge = 24 * time.Hour
 func (r *Responder) serveIssuer(w http.ResponseWriter, req *http.Request, id string) {
 	a, err := r.authority(req.Context(), id)
 	if err != nil {
-		r.missing(w, err, "there is no CA "+id+" here")
+		r.missing(w, req, err, "there is no CA "+id+" here")
 		return
 	}
 	sum := store.Sum(a.certificate)
@@ -127,12 +136,14 @@ func (r *Responder) serveIssuer(w http.ResponseWriter, req *http.Request, id str
 }
 
 // missing answers for what cannot be served.
-func (r *Responder) missing(w http.ResponseWriter, err error, text string) {
+func (r *Responder) missing(w http.ResponseWriter, req *http.Request, err error, text string) {
 	w.Header()["Cache-Control"] = noStore
 	if errors.Is(err, store.ErrNotFound) {
 		http.Error(w, text, http.StatusNotFound)
 		return
 	}
-	r.cfg.Log.Error("a download failed", "error", err)
+	if req.Context().Err() == nil { // else the client is gone, and nothing is wrong
+		r.cfg.Log.Error("a download failed", "path", req.URL.Path, "error", err)
+	}
 	http.Error(w, "the book cannot be read now: try again later", http.StatusServiceUnavailable)
 }

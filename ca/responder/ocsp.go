@@ -52,8 +52,7 @@ func (r *Responder) serveOCSP(w http.ResponseWriter, req *http.Request, rest str
 	a, err := r.authority(req.Context(), id)
 	switch {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
-		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", id, "error", err)
-		writeOnce(w, ocsp.ErrorResponse(ocsp.InternalError))
+		r.broken(w, req, id, err)
 	case err != nil || !a.served || !a.concerns(question):
 		writeOnce(w, ocsp.ErrorResponse(ocsp.Unauthorized))
 	default:
@@ -74,28 +73,32 @@ func (a *authority) concerns(q *ocsp.Request) bool {
 // answer says what the book says at this moment.
 func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authority, q *ocsp.Request) {
 	asOf := r.cfg.Now() // thisUpdate: what changes while the answer is made came later
+	alone := len(q.IDs) == 1 && q.Nonce == nil
 	statuses, err := r.statuses(req.Context(), a, q.IDs)
 	if err != nil {
-		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", a.id, "error", err)
-		writeOnce(w, ocsp.ErrorResponse(ocsp.InternalError))
+		r.broken(w, req, a.id, err)
 		return
 	}
 	// What is signed for one client, and what may exist a moment later, is not kept.
-	if len(q.IDs) > 1 || q.Nonce != nil || statuses[0] == nil {
-		signed, err := r.sign(req.Context(), a, q.IDs, statuses, asOf, q.Nonce)
+	if !alone || statuses[0] == nil {
+		v, err := r.sign(req.Context(), a, q.IDs, statuses, asOf, q.Nonce)
 		if err != nil {
 			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
 			return
 		}
-		writeOnce(w, signed.der)
+		writeOnce(w, v.der)
 		return
 	}
-	kept, err := r.kept(req.Context(), a, &q.IDs[0], statuses[0], asOf)
-	if err != nil {
-		writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
-		return
+	k := key{ca: a.id, serial: statuses[0].Serial, form: formOf(&q.IDs[0])}
+	v := r.answers.get(&k)
+	if v == nil || !v.holds(statuses[0].Seq, asOf) {
+		if v, err = r.fresh(req.Context(), a, &q.IDs[0], &k, statuses[0], asOf); err != nil {
+			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
+			return
+		}
 	}
-	r.write(w, req, kept)
+	v.touch(asOf)
+	r.write(w, req, v)
 }
 
 // statuses reads the records of all certificates in one view of the book; nil is
@@ -127,26 +130,15 @@ func (r *Responder) statuses(ctx context.Context, a *authority, ids []ocsp.CertI
 	return statuses, nil
 }
 
-// kept returns the answer that is kept for a status, or signs one.
-func (r *Responder) kept(ctx context.Context, a *authority, id *ocsp.CertID, status *store.Status, asOf time.Time) (*answer, error) {
-	k := key{ca: a.id, serial: status.Serial, form: formOf(id)}
-	v := r.answers.get(&k)
-	if v == nil || !v.holds(status.Seq, asOf) {
-		var err error
-		if v, err = r.fresh(ctx, a, id, &k, status, asOf); err != nil {
-			return nil, err
-		}
-	}
-	v.touch(asOf)
-	return v, nil
-}
-
 // fresh signs an answer and keeps it. Those who ask for the same at the same time
 // wait for one signature. The status is part of what is the same: whoever has read a
 // later one must not be given the answer to an earlier.
 func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status, asOf time.Time) (*answer, error) {
 	name := fmt.Sprintf("%s %x %d %d", k.ca, k.serial, k.form, status.Seq)
 	v, err, _ := r.flights.Do(name, func() (any, error) {
+		if v := r.answers.get(k); v != nil && v.holds(status.Seq, asOf) && asOf.Before(v.renewAt) {
+			return v, nil // signed since the caller looked
+		}
 		signed, err := r.sign(ctx, a, []ocsp.CertID{*id}, []*store.Status{status}, asOf, nil)
 		if err != nil {
 			return nil, err
@@ -233,6 +225,14 @@ func (r *Responder) write(w http.ResponseWriter, req *http.Request, a *answer) {
 	}
 	h["Content-Length"] = a.length
 	_, _ = w.Write(a.der) // an error means that the client is gone
+}
+
+// broken answers where the book cannot be read.
+func (r *Responder) broken(w http.ResponseWriter, req *http.Request, id string, err error) {
+	if req.Context().Err() == nil { // else the client is gone, and nothing is wrong
+		r.cfg.Log.Error("an OCSP request cannot be answered", "ca", id, "error", err)
+	}
+	writeOnce(w, ocsp.ErrorResponse(ocsp.InternalError))
 }
 
 // writeOnce sends a response that nobody may keep.

@@ -264,9 +264,7 @@ func TestOneSignature(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
-	// A request may come after the others' flight has landed and before the answer
-	// is kept; there is hardly room for one.
-	if n := w.signer.Count(); n > 3 || w.renewed.Load() != 1 {
+	if n := w.signer.Count(); n != 1 || w.renewed.Load() != 1 {
 		t.Errorf("%d signatures, %d certificates", n, w.renewed.Load())
 	}
 }
@@ -274,6 +272,7 @@ func TestOneSignature(t *testing.T) {
 // TestTokenAway: without a key there is tryLater, and an answer that was signed
 // before only while it is true.
 func TestTokenAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	kept, fresh := w.issue(), w.issue()
 	w.away.Store(true)
@@ -305,6 +304,7 @@ func TestTokenAway(t *testing.T) {
 // TestRenewal: answers and responder certificates are renewed while they are asked
 // for, and no answer outlives the certificate of its signer.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(w *world, c *responder.Config) {
 		c.Validity, c.MaxAge, w.validity = 8*time.Second, time.Second, 12*time.Second
 	})
@@ -315,8 +315,9 @@ func TestRenewal(t *testing.T) {
 	w.status(lazy.Serial)
 	var last *ocsp.SingleResponse
 	eventually(t, "a newer answer and a newer certificate", func() bool {
+		asked := time.Now()
 		last = w.status(c.Serial)
-		if left := time.Until(last.NextUpdate); left < time.Second {
+		if left := last.NextUpdate.Sub(asked); left < time.Second {
 			t.Fatalf("an answer was given out %v before its end", left)
 		}
 		return last.ThisUpdate.After(first.ThisUpdate) && w.renewed.Load() > 1
@@ -379,7 +380,7 @@ func TestRetired(t *testing.T) {
 }
 
 // trials is how many changes TestNoStaleGood makes; HUFU_SOAK multiplies it.
-const trials = 150
+const trials = 60
 
 // TestNoStaleGood changes statuses at random while many ask, and holds every answer
 // against what had been committed before it was asked for: no good after the Update
