@@ -76,42 +76,59 @@ func newAuditVerify(g *globals) *cobra.Command {
 		Long: `Verify that the journal still contains the history that an earlier checkpoint
 pinned: no event was edited, cut off or rolled back since. The node signs a new
 checkpoint and proves that the old tree is its beginning (RFC 6962, Section
-2.1.2); the proof is checked here, with nothing but the public key.`,
+2.1.2); the proof is checked here, with nothing but the public key. Where no node
+runs, the book itself is read.`,
 		Args: cobra.ExactArgs(1),
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "the checkpoint key (public key in PEM `file`)")
 	c.MarkFlagRequired("key")
-	c.RunE = g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, args []string) error {
+	c.RunE = func(cmd *cobra.Command, args []string) error {
 		key, old, err := readCheckpoint(keyFile, args[0])
 		if err != nil {
 			return err
 		}
-		note, err := cl.Checkpoint(ctx)
-		if err != nil {
+		return g.daemonOrBook(cmd, func(ctx context.Context, cl *client.Client) error {
+			return g.verifyNode(ctx, cmd, cl, key, old)
+		}, func(ctx context.Context, b *store.Book) error {
+			if err := b.VerifyCheckpoint(ctx, old); err != nil {
+				return damagedf("keep the book and the checkpoint as evidence", "%v", err)
+			}
+			tree, err := b.Tree(ctx)
+			if err == nil {
+				g.tell(cmd.OutOrStdout(), "ok: the first %d of %d events are what the checkpoint of %s pinned", old.Size, tree.Size, when(old.Time))
+			}
 			return err
-		}
-		now, err := store.ParseCheckpoint(note, key)
-		if err != nil {
-			return damagedf("keep both checkpoints as evidence", "the node's new checkpoint does not verify: %v", err)
-		}
-		if now.Size < old.Size {
-			return damagedf("the book was rolled back or restored; keep the checkpoint as evidence", "the node's journal has %d events, the checkpoint pinned %d", now.Size, old.Size)
-		}
-		p, err := cl.ConsistencyProof(ctx, old.Size, now.Size)
-		if err != nil {
-			return err
-		}
-		proof, err := storeProof(p)
-		if err != nil {
-			return err
-		}
-		if err := store.CheckConsistency(proof, old.Root, now.Root); err != nil {
-			return damagedf("keep the checkpoint as evidence and stop the node", "the journal no longer contains what the checkpoint pinned: %v", err)
-		}
-		g.tell(cmd.OutOrStdout(), "ok: the first %d of %d events are what the checkpoint of %s pinned", old.Size, now.Size, when(old.Time))
-		return nil
-	})
+		})
+	}
 	return c
+}
+
+// verifyNode has a running node prove that its journal continues a checkpoint.
+func (g *globals) verifyNode(ctx context.Context, cmd *cobra.Command, cl *client.Client, key crypto.PublicKey, old *store.Checkpoint) error {
+	note, err := cl.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := store.ParseCheckpoint(note, key)
+	if err != nil {
+		return damagedf("keep both checkpoints as evidence", "the node's new checkpoint does not verify: %v", err)
+	}
+	if now.Size < old.Size {
+		return damagedf("the book was rolled back or restored; keep the checkpoint as evidence", "the node's journal has %d events, the checkpoint pinned %d", now.Size, old.Size)
+	}
+	p, err := cl.ConsistencyProof(ctx, old.Size, now.Size)
+	if err != nil {
+		return err
+	}
+	proof, err := storeProof(p)
+	if err != nil {
+		return err
+	}
+	if err := store.CheckConsistency(proof, old.Root, now.Root); err != nil {
+		return damagedf("keep the checkpoint as evidence and stop the node", "the journal no longer contains what the checkpoint pinned: %v", err)
+	}
+	g.tell(cmd.OutOrStdout(), "ok: the first %d of %d events are what the checkpoint of %s pinned", old.Size, now.Size, when(old.Time))
+	return nil
 }
 
 // inclusion is the file that `audit prove` writes: whoever has the checkpoint
