@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -381,6 +382,34 @@ func TestCitySignerNeedsApproval(t *testing.T) {
 	refusedAs(t, err, "key-taken")
 	if a, err = asks.client.Approval(ctx, a.ID); err != nil || a.State != "used" {
 		t.Errorf("the approval is %+v, %v", a, err)
+	}
+}
+
+func TestRefusalsAreJournalled(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	counter, operator := w.hire("Sun Qi", "330100", policy.Counter), w.hire("Zhao Liu", "330100", policy.CityOperator)
+	head := w.head()
+	_, err := counter.client.PublishCRL(ctx, "330100")
+	refusedAs(t, err, "forbidden")
+	_, err = operator.client.PublishCRL(ctx, "330200")
+	refusedAs(t, err, "forbidden")
+	_, err = operator.client.Issue(ctx, client.IssueRequest{CA: "330100", Profile: "ocsp", CSR: []byte("x")})
+	if p := refusedAs(t, err, "forbidden"); !strings.Contains(p.Detail, "ca-operator") {
+		t.Errorf("the problem does not say who may: %+v", p)
+	}
+	events, err := w.book.Events(ctx, head, 100)
+	w.must(err)
+	var told []string
+	for _, e := range events {
+		told = append(told, e.Kind+" "+e.Actor+" "+e.Detail)
+	}
+	for i, want := range [][]string{{"Sun Qi", "crl.publish", "330100"}, {"Zhao Liu", "crl.publish", "330200"}, {"Zhao Liu", "certificate.issue", "profile"}} {
+		for _, word := range append(want, store.KindRefused) {
+			if len(told) != 3 || !strings.Contains(told[i], word) {
+				t.Fatalf("the journal tells %q, want %v as number %d", told, want, i)
+			}
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ type lastCheckpoint struct {
 // not fill the journal.
 func (s *Server) checkpoint(c *call) (*answer, error) {
 	if s.cfg.Checkpoint == nil {
-		return nil, problemf(kindUnavailable, "this node has no key to sign checkpoints with")
+		return nil, remedied(kindNotFound, "Ask a node whose token holds the checkpoint key.", "this node has no key to sign checkpoints with")
 	}
 	s.note.mu.Lock()
 	defer s.note.mu.Unlock()

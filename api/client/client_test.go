@@ -113,6 +113,11 @@ func TestProblems(t *testing.T) {
 	if !errors.As(err, &p) || *p != problem || p.Hint() != problem.Remedy || asked != 2 {
 		t.Errorf("the error is %#v after %d questions, want %+v after 2", err, asked, problem)
 	}
+	asked, problem.Status = 1, http.StatusServiceUnavailable
+	if _, err := c.Ready(t.Context()); !errors.As(err, &p) || asked != 2 {
+		t.Errorf("a node that is not ready was asked %d times: %v", asked-1, err)
+	}
+	problem.Status = 403
 	if !strings.Contains(err.Error(), "may not do this: no") {
 		t.Errorf("the error reads %q", err)
 	}

@@ -25,10 +25,12 @@ func (c *Client) Check(ctx context.Context) (*Job, error) {
 	return call[Job](ctx, c, http.MethodPost, "/v1/check", nil, nil)
 }
 
-// Ready asks whether the node can do its work. A node that cannot answers with
-// a problem.
+// Ready asks, once, whether the node can do its work. A node that cannot answers
+// with a problem.
 func (c *Client) Ready(ctx context.Context) (*Health, error) {
-	return call[Health](ctx, c, http.MethodGet, "/readyz", nil, nil)
+	impatient := *c
+	impatient.patience = -1
+	return call[Health](ctx, &impatient, http.MethodGet, "/readyz", nil, nil)
 }
 
 // Backup writes a consistent snapshot of the node's book to w. Where it returns
