@@ -16,6 +16,7 @@ import (
 	"hufu/ca"
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
+	"hufu/issuance"
 	"hufu/policy"
 	"hufu/store"
 )
@@ -407,5 +408,31 @@ func TestBatch(t *testing.T) {
 	stop := errors.New("stop")
 	if err := w.IssueBatch(t.Context(), orders, func(int, []*store.Certificate, error) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("the batch went on: %v", err)
+	}
+}
+
+// TestAdopt: a certificate that came back by another way holds its key again.
+func TestAdopt(t *testing.T) {
+	w := newWorld(t)
+	key := ecKey(t)
+	leaf := testpki.Must(w.pki.CA("services").Certify(key, issuance.Request{Profile: "server", Name: policy.Name{DNS: []string{"a.example"}}}))
+	rec := leaf.Record
+	rec.Line = rec.Serial.String()
+	w.update(func(tx *store.Tx) error {
+		tx.Append(store.Event{Kind: store.KindIntent, CA: rec.CA, Serial: rec.Serial})
+		rec.Seq = tx.Append(store.Event{Kind: store.KindIssued, CA: rec.CA, Serial: rec.Serial})
+		revoked := tx.Append(store.Event{Kind: store.KindRevoked, CA: rec.CA, Serial: rec.Serial})
+		s := store.Status{CA: rec.CA, Serial: rec.Serial, State: store.Revoked, Reason: 1, Time: tx.Now(), NotAfter: rec.NotAfter, Seq: revoked}
+		if err := errors.Join(store.Certificates.Insert(tx, &rec), store.Statuses.Insert(tx, &s)); err != nil {
+			return err
+		}
+		return ca.Adopt(tx, &rec)
+	})
+	renew := serverFor(key, "a.example")
+	renew.Line = rec.Line
+	for _, r := range []ca.Request{serverFor(key, "b.example"), renew} {
+		if _, err := w.Issue(t.Context(), order(r)); !errors.As(err, new(*ca.KeyTakenError)) {
+			t.Errorf("a key that was compromised before the restore: %v", err)
+		}
 	}
 }

@@ -205,6 +205,28 @@ func (a *Authority) claim(tx *store.Tx, c *store.Certificate) error {
 	return claims.Put(tx, cl)
 }
 
+// Adopt claims the key of a certificate that came into the book by another way
+// than Issue: brought back from a directory after a restore. Its record and
+// status are in the transaction already.
+func Adopt(tx *store.Tx, c *store.Certificate) error {
+	s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+	if err != nil {
+		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
+	}
+	cl, err := claims.Get(tx, store.Key(c.SPKI))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		cl = &claim{SPKI: c.SPKI, Line: c.Line}
+	case err != nil:
+		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
+	case cl.Line != c.Line:
+		return fmt.Errorf("adopting certificate %s: %w", c.Serial, &KeyTakenError{SPKI: c.SPKI, Line: cl.Line})
+	}
+	cl.Uses++
+	cl.Compromised = cl.Compromised || s.State == store.Revoked && s.Reason == keyCompromise
+	return claims.Put(tx, cl)
+}
+
 // release gives a key back that an intent had claimed.
 func release(tx *store.Tx, spki store.Hash) error {
 	cl, err := claims.Get(tx, store.Key(spki))

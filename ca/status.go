@@ -94,7 +94,7 @@ func condemn(tx *store.Tx, r Ref) error {
 	}
 	cl, err := claims.Get(tx, store.Key(c.SPKI))
 	if errors.Is(err, store.ErrNotFound) {
-		cl = &claim{SPKI: c.SPKI, Line: c.Line, Uses: 1} // recorded by other means than Issue
+		cl = &claim{SPKI: c.SPKI, Line: c.Line, Uses: 1} // it came in by another way than Issue
 	} else if err != nil {
 		return fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
 	}
