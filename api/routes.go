@@ -152,12 +152,12 @@ var officerRoutes = []route{
 	},
 	{
 		Method: http.MethodGet, Path: "/v1/approvals", ID: "listApprovals", Doc: "Lists approvals, those of the caller's city or, for the centre, all.",
-		Operation: policy.OpApprovalGive, City: ofCaller, Query: append([]param{{"state", "string", "open, granted, used or expired; absent means all"}}, paging...),
+		Operation: policy.OpApprovalRead, City: ofCaller, Query: append([]param{{"state", "string", "open, granted, used or expired; absent means all"}}, paging...),
 		Status: 200, Answer: client.Page[client.Approval]{}, Handle: (*Server).approvals,
 	},
 	{
 		Method: http.MethodGet, Path: "/v1/approvals/{id}", ID: "readApproval", Doc: "Returns one approval with the bytes that an approver signs.",
-		Operation: policy.OpApprovalGive, City: ofApproval, Status: 200, Answer: client.Approval{}, Handle: (*Server).approval,
+		Operation: policy.OpApprovalRead, City: ofApproval, Status: 200, Answer: client.Approval{}, Handle: (*Server).approval,
 	},
 	{
 		Method: http.MethodPost, Path: "/v1/approvals/{id}", ID: "approve",

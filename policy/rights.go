@@ -47,6 +47,7 @@ const (
 	OpOfficerAdd         Operation = "officer.add"
 	OpOfficerRemove      Operation = "officer.remove"
 	OpApprovalGive       Operation = "approval.give"
+	OpApprovalRead       Operation = "approval.read"
 	OpJobRead            Operation = "job.read"
 	OpJobCancel          Operation = "job.cancel"
 	OpTopUpVerify        Operation = "topup.verify"
@@ -116,6 +117,7 @@ var rights = []right{
 	{[8]scope{not, hub, not, not, not, not, not, not}, OpOfficerAdd},
 	{[8]scope{not, hub, not, not, not, not, not, not}, OpOfficerRemove},
 	{[8]scope{not, own, own, own, not, own, not, not}, OpApprovalGive},
+	{[8]scope{not, own, own, own, not, own, all, not}, OpApprovalRead},
 	{[8]scope{not, own, own, own, not, not, all, not}, OpJobRead},
 	{[8]scope{not, own, own, own, not, not, not, not}, OpJobCancel},
 	{[8]scope{not, not, not, not, not, not, not, own}, OpTopUpVerify},
