@@ -141,7 +141,7 @@ func (t *Tree) Root() store.Hash {
 			t.sums[at] = bucketSum(t.buckets[at])
 		}
 		for g := range t.groups {
-			t.groups[g] = hashesSum(t.sums[g*256 : (g+1)*256])
+			t.groups[g] = t.groupSum(g)
 		}
 	}
 	dirty := map[int]bool{}
@@ -150,7 +150,7 @@ func (t *Tree) Root() store.Hash {
 		dirty[int(at)/256] = true
 	}
 	for g := range dirty {
-		t.groups[g] = hashesSum(t.sums[g*256 : (g+1)*256])
+		t.groups[g] = t.groupSum(g)
 	}
 	t.stale = map[uint16]bool{}
 	return hashesSum(t.groups[:])
@@ -169,7 +169,19 @@ func (t *Tree) clone() *Tree {
 	return c
 }
 
-var emptySum = store.Sum(nil)
+// Sums of what is empty, which in a small tree is nearly everything.
+var (
+	emptySum      = store.Sum(nil)
+	emptyGroupSum = hashesSum(slices.Repeat([]store.Hash{emptySum}, 256))
+)
+
+func (t *Tree) groupSum(g int) store.Hash {
+	sums := t.sums[g*256 : (g+1)*256]
+	if !slices.ContainsFunc(sums, func(h store.Hash) bool { return h != emptySum }) {
+		return emptyGroupSum
+	}
+	return hashesSum(sums)
+}
 
 func bucketSum(leaves []leaf) store.Hash {
 	if len(leaves) == 0 {
