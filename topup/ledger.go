@@ -98,9 +98,7 @@ var messages = store.Table[message]{
 }
 
 // Tables are the tables that this package owns.
-func Tables() []store.Checked {
-	return []store.Checked{&transactions, &messages, &agreements}
-}
+var Tables = []store.Checked{&transactions, &messages, &agreements}
 
 // KindResolved is the event of a transaction that a person closed.
 const KindResolved = "topup.resolved"

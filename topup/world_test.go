@@ -90,7 +90,7 @@ func (w *world) open(t testing.TB, how func(context.Context, store.Config) (*sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.book, err = how(context.Background(), store.Config{Engine: engine, Tables: topup.Tables()})
+	w.book, err = how(context.Background(), store.Config{Engine: engine, Tables: topup.Tables})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"hufu/hsm"
 	"hufu/issuance"
 	"hufu/jobs"
+	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/readers"
 	"hufu/store"
@@ -48,7 +49,7 @@ type node struct {
 // tables are the tables of other packages, so that the book's Check and Backup
 // know them.
 func tables() []store.Checked {
-	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables(), api.Tables, stepca.Tables)
+	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables())
 }
 
 // openBook opens the book of the configuration, which must exist.
