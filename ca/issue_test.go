@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,8 @@ func TestRefusals(t *testing.T) {
 		"two keys":                  {with(func(r *ca.Request) { r.SPKI = []byte{1} }), "request-key"},
 		"ends after its CA":         {with(func(r *ca.Request) { r.NotAfter = time.Now().AddDate(30, 0, 0) }), ""},
 		"unknown line":              {with(func(r *ca.Request) { r.Line = "no such line" }), "request-line"},
+		"a long requester":          {ca.Order{Requests: []ca.Request{good}, Requester: strings.Repeat("x", 256)}, "request-order"},
+		"a long line":               {with(func(r *ca.Request) { r.Line = strings.Repeat("x", 4096) }), "request-line"},
 		"no requester":              {ca.Order{Requests: []ca.Request{good}}, "request-order"},
 		"nothing":                   {order(), "request-order"},
 		"a taken key":               {order(serverFor(taken, "other.example")), "*ca.KeyTakenError"},

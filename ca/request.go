@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"hufu/internal/oid"
 	"hufu/issuance"
@@ -13,8 +14,12 @@ import (
 	"hufu/store"
 )
 
-// maxRequests is how many certificates one order may ask for.
-const maxRequests = 16
+// Bounds of an order: how many certificates it may ask for, and how long what
+// it calls itself and others may be.
+const (
+	maxRequests = 16
+	maxWord     = 255
+)
 
 // signing are the key usages whose keys can prove their possession by a
 // signature.
@@ -25,6 +30,9 @@ func (a *Authority) prepare(u *underway) error {
 	if u.Requester == "" || len(u.Requests) == 0 || len(u.Requests) > maxRequests {
 		return &RequestError{Problem: "request-order", Detail: fmt.Sprintf("%d certificates for requester %q", len(u.Requests), u.Requester),
 			Remedy: fmt.Sprintf("name the requester and ask for 1 to %d certificates", maxRequests)}
+	}
+	if len(u.Requester) > maxWord || len(u.IdempotencyKey) > maxWord {
+		return &RequestError{Problem: "request-order", Detail: "the requester's name or the idempotency key is too long", Remedy: fmt.Sprintf("use at most %d octets", maxWord)}
 	}
 	csrs := make([]*issuance.CSR, len(u.Requests))
 	for i := range u.Requests {
@@ -41,36 +49,45 @@ func (a *Authority) prepare(u *underway) error {
 	now := a.Now()
 	u.items = make([]item, len(u.Requests))
 	for i := range u.Requests {
-		r := &u.Requests[i]
-		it := &u.items[i]
-		var err error
-		if it.issuer, err = a.issuer(r.CA); err != nil {
+		if err := a.prepareOne(u, i, csrs, now); err != nil {
 			return err
 		}
-		profile, err := policy.Find(r.Profile)
-		if err != nil {
-			return &RequestError{Problem: "request-profile", Detail: err.Error(), Remedy: "name a profile that the CA issues"}
-		}
-		spki, err := u.provenKey(i, profile, csrs)
-		if err != nil {
-			return err
-		}
-		serial, err := issuance.NewSerial(rand.Reader)
-		if err != nil {
-			return fmt.Errorf("drawing a serial number: %w", err)
-		}
-		it.token, err = it.issuer.Prepare(issuance.Request{Profile: r.Profile, SPKI: spki, Name: r.Name, Serial: serial,
-			NotBefore: a.begin(it.issuer, now.Add(-profile.Backdate)), NotAfter: r.NotAfter})
-		if err != nil {
-			return fmt.Errorf("preparing a certificate of profile %s: %w", r.Profile, err)
-		}
-		rec := it.token.Record()
-		rec.Requester, rec.Line, it.renewal = u.Requester, r.Line, r.Line != ""
-		if !it.renewal {
-			rec.Line = serial.String()
-		}
-		it.cert = &rec
 	}
+	return nil
+}
+
+func (a *Authority) prepareOne(u *underway, i int, csrs []*issuance.CSR, now time.Time) error {
+	r, it := &u.Requests[i], &u.items[i]
+	var err error
+	if it.issuer, err = a.issuer(r.CA); err != nil {
+		return err
+	}
+	profile, err := policy.Find(r.Profile)
+	if err != nil {
+		return &RequestError{Problem: "request-profile", Detail: err.Error(), Remedy: "name a profile that the CA issues"}
+	}
+	if len(r.Line) > maxWord {
+		return &RequestError{Problem: "request-line", Detail: "the name of the certificate line is too long", Remedy: "give the line of a certificate, or leave it out to begin a new one"}
+	}
+	spki, err := u.provenKey(i, profile, csrs)
+	if err != nil {
+		return err
+	}
+	serial, err := issuance.NewSerial(rand.Reader)
+	if err != nil {
+		return err
+	}
+	it.token, err = it.issuer.Prepare(issuance.Request{Profile: r.Profile, SPKI: spki, Name: r.Name, Serial: serial,
+		NotBefore: a.begin(it.issuer, now.Add(-profile.Backdate)), NotAfter: r.NotAfter})
+	if err != nil {
+		return fmt.Errorf("preparing a certificate of profile %s: %w", r.Profile, err)
+	}
+	rec := it.token.Record()
+	rec.Requester, rec.Line, it.renewal = u.Requester, r.Line, r.Line != ""
+	if !it.renewal {
+		rec.Line = serial.String()
+	}
+	it.cert = &rec
 	return nil
 }
 

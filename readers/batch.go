@@ -33,6 +33,9 @@ func (r *Register) Batch(ctx context.Context, id string, pairs []Pair, from int,
 	tries := 0
 	for from < len(pairs) {
 		n := min(saveEvery, len(pairs)-from)
+		if tries > 0 {
+			n = 1 // each try costs the serial numbers of what is tried
+		}
 		results, err := r.issueSome(ctx, id, pairs[from:from+n], from, actor)
 		if err != nil {
 			return err
