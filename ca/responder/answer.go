@@ -56,7 +56,8 @@ type answer struct {
 	etag     []string
 	modified []string
 
-	asked atomic.Int64 // Unix time of the last question
+	asked atomic.Int64         // Unix time of the last question
+	seen  atomic.Pointer[look] // the last look at the book that found it true
 }
 
 // holds reports whether the answer tells the status of that sequence and is fresh.

@@ -73,7 +73,17 @@ func (a *authority) concerns(q *ocsp.Request) bool {
 // answer says what the book says at this moment.
 func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authority, q *ocsp.Request) {
 	asOf := r.cfg.Now() // thisUpdate: what changes while the answer is made came later
-	alone := len(q.IDs) == 1 && q.Nonce == nil
+	seen := r.look()
+	alone := len(q.IDs) == 1 && q.Nonce == nil && len(q.IDs[0].Serial) == len(store.Serial{})
+	var k key
+	if alone {
+		k = key{ca: a.id, serial: store.Serial(q.IDs[0].Serial), form: formOf(&q.IDs[0])}
+		if v := r.answers.get(&k); v != nil && v.seen.Load() == seen && asOf.Before(v.end) {
+			v.touch(asOf)
+			r.write(w, req, v)
+			return
+		}
+	}
 	statuses, err := r.statuses(req.Context(), a, q.IDs)
 	if err != nil {
 		r.broken(w, req, a.id, err)
@@ -89,7 +99,6 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 		writeOnce(w, v.der)
 		return
 	}
-	k := key{ca: a.id, serial: statuses[0].Serial, form: formOf(&q.IDs[0])}
 	v := r.answers.get(&k)
 	if v == nil || !v.holds(statuses[0].Seq, asOf) {
 		if v, err = r.fresh(req.Context(), a, &q.IDs[0], &k, statuses[0], asOf); err != nil {
@@ -97,8 +106,29 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 			return
 		}
 	}
+	v.seen.Store(seen)
 	v.touch(asOf)
 	r.write(w, req, v)
+}
+
+// look is a moment before which the book was not yet looked at. While its channel is
+// open, nothing was committed since.
+type look struct{ changed <-chan struct{} }
+
+// look returns the present moment, or an earlier one if nothing was committed since.
+// An answer that a view begun after it found true is true still: whoever asks after
+// a commit gets another look, which no answer has seen.
+func (r *Responder) look() *look {
+	if l := r.last.Load(); l != nil {
+		select {
+		case <-l.changed:
+		default:
+			return l
+		}
+	}
+	l := &look{r.cfg.Changed()}
+	r.last.Store(l)
+	return l
 }
 
 // statuses reads the records of all certificates in one view of the book; nil is

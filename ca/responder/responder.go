@@ -3,9 +3,10 @@
 //
 // An OCSP answer is signed by a responder that the CA delegated, when it is asked
 // for the first time, and kept while it is asked for. Whether a kept answer still
-// holds is read from the book for every request: from the moment that a change of
-// status was committed, no answer of before it is given out. Following the journal
-// only throws away early what would not be used any more.
+// holds is found out for every request, from the book or from nothing having been
+// committed since it was: from the moment that a change of status was committed, no
+// answer of before it is given out. Following the journal only throws away early
+// what would not be used any more.
 //
 // The package refuses to say good of a serial number that the book does not know
 // (it says unknown), to answer for a CA whose key the book does not hold
@@ -42,6 +43,12 @@ type Config struct {
 	// one has gone through two thirds of its life, and when its key failed.
 	Renew func(ctx context.Context, caID string) (certificate []byte, key crypto.Signer, err error)
 
+	// Changed is Changed of the engine below the book: its channel is closed before
+	// the Update returns of a commit that a View begun before the call did not see.
+	// With it, an answer that was held against the book needs no other look until
+	// something is committed. nil = a look for every request.
+	Changed func() <-chan struct{}
+
 	BasePath string        // path in the BaseURL of the certificates, such as "/pki"; mostly ""
 	MaxAge   time.Duration // how long a cache on the way may keep anything whose truth may change; 0 = 5 s
 	Validity time.Duration // from thisUpdate to nextUpdate of an OCSP answer; 0 = 1 h
@@ -65,6 +72,8 @@ type Responder struct {
 	mu          sync.RWMutex
 	authorities map[string]*authority // by CA.ID; those asked for so far. Guarded by mu
 
+	last atomic.Pointer[look] // nil before the first request
+
 	control []string               // value of Cache-Control for what may change
 	expires atomic.Pointer[expiry] // value of Expires in this second
 }
@@ -79,6 +88,11 @@ func New(cfg Config) *Responder {
 	}
 	if cfg.Answers == 0 {
 		cfg.Answers = defaultAnswers
+	}
+	if cfg.Changed == nil {
+		always := make(chan struct{})
+		close(always)
+		cfg.Changed = func() <-chan struct{} { return always }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -37,7 +37,13 @@ func refused(t *testing.T, what string, body []byte, want ocsp.ResponseStatus) {
 
 // TestNextRequestShowsTheChange: what Update has returned, the very next answer tells.
 func TestNextRequestShowsTheChange(t *testing.T) {
-	w := newWorld(t, nil)
+	t.Run("watching", func(t *testing.T) { nextRequestShowsTheChange(t, newWorld(t, nil)) })
+	t.Run("looking", func(t *testing.T) {
+		nextRequestShowsTheChange(t, newWorld(t, func(_ *world, c *responder.Config) { c.Changed = nil }))
+	})
+}
+
+func nextRequestShowsTheChange(t *testing.T, w *world) {
 	c := w.issue()
 	for range 20 {
 		if s := w.status(c.Serial); s.Status != ocsp.Good {
@@ -380,13 +386,19 @@ func TestRetired(t *testing.T) {
 }
 
 // trials is how many changes TestNoStaleGood makes; HUFU_SOAK multiplies it.
-const trials = 60
+const trials = 40
 
 // TestNoStaleGood changes statuses at random while many ask, and holds every answer
 // against what had been committed before it was asked for: no good after the Update
 // of a revocation or a hold returned.
 func TestNoStaleGood(t *testing.T) {
-	w := newWorld(t, nil)
+	t.Run("watching", func(t *testing.T) { noStaleGood(t, newWorld(t, nil)) })
+	t.Run("looking", func(t *testing.T) {
+		noStaleGood(t, newWorld(t, func(_ *world, c *responder.Config) { c.Changed = nil }))
+	})
+}
+
+func noStaleGood(t *testing.T, w *world) {
 	w.run()
 	const certificates = 4
 	type subject struct {

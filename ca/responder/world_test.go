@@ -78,7 +78,7 @@ func newWorld(t testing.TB, change func(*world, *responder.Config)) *world {
 		}
 		return nil
 	})
-	cfg := responder.Config{Book: book, Renew: w.renew}
+	cfg := responder.Config{Book: book, Renew: w.renew, Changed: engine.Changed}
 	if change != nil {
 		change(w, &cfg)
 	}
