@@ -136,6 +136,9 @@ func TestCheckFinds(t *testing.T) {
 			put(at, nodes)
 		}, "event 20 was edited"}, // node 35 is the leaf of event 20
 		"missing nodes": {func(t *testing.T, s store.Snapshot, put putter) { put("n"+strings.Repeat("\x00", 8), nil) }, "node of the tree above event 1 is missing"},
+		"more nodes than belong": {func(t *testing.T, s store.Snapshot, put putter) {
+			put("n"+strings.Repeat("\x00", 7)+"\x77", octets(32))
+		}, "the tree has more or fewer nodes"},
 		"edited certificate": {func(t *testing.T, s store.Snapshot, put putter) {
 			row := value(t, s, rowAt("cert", certKey))
 			row[len(row)-400] ^= 1

@@ -362,6 +362,44 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
+// TestCancelAfterRun ends the context of a follower whose function has run: the answer is how the commit came out.
+func TestCancelAfterRun(t *testing.T) {
+	b, g := gated(t)
+	held, free := make(chan struct{}), make(chan struct{})
+	g.before = func() error {
+		held <- struct{}{}
+		<-free
+		return nil
+	}
+	var group sync.WaitGroup
+	group.Go(func() { update(t, b, append1("first")) })
+	wait(t, "the first commits", held)
+	group.Go(func() { update(t, b, append1("leader")) })
+	until(t, "the leader waits", func() bool { return store.Waiting(b) == 1 })
+	following, cancel := context.WithCancel(ctx)
+	answered := make(chan struct{})
+	group.Go(func() {
+		defer close(answered)
+		if err := b.Update(following, append1("follower")); err != nil {
+			t.Errorf("a writer whose commit came out well: %v", err)
+		}
+	})
+	until(t, "the follower waits", func() bool { return store.Waiting(b) == 2 })
+	free <- struct{}{}
+	wait(t, "the second group commits", held)
+	cancel()
+	select {
+	case <-answered:
+		t.Error("the follower is answered before the commit")
+	case <-time.After(50 * time.Millisecond): // it has had its chance to go wrong
+	}
+	free <- struct{}{}
+	group.Wait()
+	if tree, err := b.Tree(ctx); err != nil || tree.Size != 4 {
+		t.Errorf("the journal has %d events of 4, %v", tree.Size, err)
+	}
+}
+
 // TestLargeGroup lets more gather than fits into one commit.
 func TestLargeGroup(t *testing.T) {
 	b, g := gated(t)
