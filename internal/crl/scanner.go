@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -104,7 +105,7 @@ func (s *scanner) element(tag byte, end int64, max int) (cryptobyte.String, erro
 		return nil, fmt.Errorf("the element has %d octets, at most %d are read", length, max)
 	}
 	n := len(s.buf)
-	s.buf = append(s.buf, make([]byte, length)...)
+	s.buf = slices.Grow(s.buf, int(length))[:n+int(length)]
 	if _, err := io.ReadFull(s.r, s.buf[n:]); err != nil {
 		return nil, errCut
 	}
