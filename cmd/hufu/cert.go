@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -255,13 +254,4 @@ func newCertRevoke(g *globals) *cobra.Command {
 		return g.showFields(cmd, cert, certFields(cert))
 	})
 	return c
-}
-
-// subjectOf is the subject of a DER certificate, for people.
-func subjectOf(der []byte) string {
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return ""
-	}
-	return c.Subject.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,8 +53,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	err := ts.Exec(args[1], args[2:]...)
 	code := 0
 	if err != nil {
-		e, ok := err.(*exec.ExitError)
-		if !ok {
+		var e *exec.ExitError
+		if !errors.As(err, &e) {
 			ts.Fatalf("%v", err)
 		}
 		code = e.ExitCode()

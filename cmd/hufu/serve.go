@@ -55,7 +55,7 @@ func newServeCommand(g *globals) *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().BoolVar(&ahead, "accept-directories-ahead", false, "serve although a directory knows changes that the book does not have (after hufu restore)")
+	c.Flags().BoolVar(&ahead, "accept-directories-ahead", false, "serve although a directory knows changes that the book does not have; it is left as it is")
 	return c
 }
 
@@ -130,6 +130,17 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 		}
 		doors = append(doors, *acme)
 	}
+	// All doors open, or none: whoever finds one open finds the others.
+	listeners := make([]net.Listener, len(doors))
+	for i, d := range doors {
+		if listeners[i], err = net.Listen("tcp", d.listen); err != nil {
+			for _, l := range listeners[:i] {
+				l.Close()
+			}
+			return &hinted{err: fmt.Errorf("opening the door %q: %w", d.name, err), hint: "another program holds the address, or it is not this machine's: see " + d.name + ".listen", code: exitUnready}
+		}
+		log.Info("door open", "door", d.name, "address", listeners[i].Addr().String())
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{n.authority.Run, work.Run, publisher.Run, status.Run} {
 		group.Go(func() error { return run(ctx) })
@@ -137,13 +148,8 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	for _, k := range keepers {
 		group.Go(func() error { return k.Run(ctx) })
 	}
-	for _, d := range doors {
-		l, err := net.Listen("tcp", d.listen)
-		if err != nil {
-			return &hinted{err: fmt.Errorf("opening the door %q: %w", d.name, err), hint: "another program holds the address, or it is not this machine's: see " + d.name + ".listen", code: exitUnready}
-		}
-		log.Info("door open", "door", d.name, "address", l.Addr().String())
-		group.Go(func() error { return d.serve(l) })
+	for i, d := range doors {
+		group.Go(func() error { return d.serve(listeners[i]) })
 		group.Go(func() error { return d.shutdown(ctx) })
 	}
 	log.Info("ready")
@@ -182,14 +188,16 @@ func (d *door) shutdown(ctx context.Context) error {
 
 func aheadError(list []*ldapsync.AheadError) error {
 	var lines []string
+	from := ""
 	for _, a := range list {
 		lines = append(lines, a.Directory+": "+a.Reason)
+		from += " --from-directory " + a.Directory
 	}
 	return &hinted{
 		err: fmt.Errorf("directories know changes that this book does not have: %s", strings.Join(lines, "; ")),
 		hint: "was an old backup restored, or the wrong book opened? Bring the newest backup back: hufu restore FILE.\n" +
-			"Where there is none: hufu restore FILE --from-directory NAME brings back what the directory knows;\n" +
-			"hufu serve --accept-directories-ahead publishes this book over them",
+			"Where there is none, this brings back what the directories know: hufu restore FILE" + from + "\n" +
+			"hufu serve --accept-directories-ahead serves all the same; these directories stay as they are",
 		code: exitDamaged,
 	}
 }

@@ -70,10 +70,10 @@ func (g *globals) watch(ctx context.Context, cmd *cobra.Command, c *client.Clien
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case j.State == "failed":
+	switch j.State {
+	case "failed":
 		return j, damagedf("", "job %s failed: %s", j.ID, j.Error)
-	case j.State == "cancelled":
+	case "cancelled":
 		return j, &hinted{err: fmt.Errorf("job %s was cancelled after %d of %d", j.ID, j.Done, j.Total), code: exitError}
 	}
 	return j, nil

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -398,7 +399,8 @@ func (w *world) approved(ctx context.Context, name, role, city, cert string) err
 }
 
 func stderrOf(err error) string {
-	if e, ok := err.(*exec.ExitError); ok {
+	var e *exec.ExitError
+	if errors.As(err, &e) {
 		return ": " + strings.TrimSpace(string(e.Stderr))
 	}
 	return ""

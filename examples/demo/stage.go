@@ -25,9 +25,8 @@ type stage struct {
 		API, Publish, Domain, City, Base string
 		Directories                      []string
 	}
-	city   string // address of the city's back end
-	card   string // address of the card
-	serial string // the reader's signing certificate
+	city string // address of the city's back end
+	card string // address of the card
 }
 
 func begin(readers int, keep string) (*stage, error) {
