@@ -152,6 +152,10 @@ func (b *Book) Tree(ctx context.Context) (t Tree, err error) {
 // eventsInPage is how many events Events returns when nobody says.
 const eventsInPage = 1000
 
+// Changed returns a channel that is closed at the latest before the Update that next commits returns. A reader that takes the channel, then
+// looks in a View, may go on believing what it saw for as long as the channel is open.
+func (b *Book) Changed() <-chan struct{} { return b.engine.Changed() }
+
 // Events returns up to limit events (0 = 1000) with Seq > after, without a gap. It does not wait for any. If the book does not even reach
 // to after, it was cut or rolled back since the caller read it: that is ErrConflict.
 func (b *Book) Events(ctx context.Context, after uint64, limit int) (events []Event, err error) {

@@ -13,7 +13,6 @@ import (
 
 	"hufu/api/client"
 	"hufu/store"
-	"hufu/store/bolt"
 )
 
 // daemonOrBook runs viaNode when a node answers, and viaBook on the book itself
@@ -128,98 +127,4 @@ func (c *counted) Write(p []byte) (int, error) {
 	c.n += int64(n)
 	c.bar.set(c.n, c.n+1)
 	return n, err
-}
-
-func newRestoreCommand(g *globals) *cobra.Command {
-	var dry bool
-	c := &cobra.Command{
-		Use:   "restore FILE",
-		Short: "Begin a new epoch of the book from a backup; works alone, with the node stopped",
-		Long: `Restore a backup into the configuration's data folder. The old book, if there is
-one, is moved aside, never deleted. The restored book begins a new epoch, whose
-first event names the last state of the old one.
-
-What was issued or revoked after the backup is not in it: the node finds
-directories that are ahead of the restored book and refuses to start until
-you say what to do (hufu serve explains).`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conf, err := loadConfig(g.config)
-			if err != nil {
-				return err
-			}
-			return g.restore(cmd, conf, args[0], dry)
-		},
-	}
-	c.Flags().BoolVar(&dry, "dry-run", false, "restore into a temporary file, check it and remove it")
-	return c
-}
-
-func (g *globals) restore(cmd *cobra.Command, conf *Config, file string, dry bool) error {
-	in, err := os.Open(file)
-	if err != nil {
-		return usagef("name the file that hufu backup wrote", "opening the backup: %v", err)
-	}
-	defer in.Close()
-	if !dry {
-		if err := g.sure(cmd, g.say("restoring an older state of the book"), "restore"); err != nil {
-			return err
-		}
-		// The lock tells whether a node runs.
-		if _, err := os.Stat(conf.bookPath()); err == nil {
-			e, err := bolt.Open(conf.bookPath(), bolt.Options{})
-			if err != nil {
-				return &hinted{err: fmt.Errorf("opening the present book: %w", err), hint: "stop the node first", code: exitConflict}
-			}
-			e.Close()
-		}
-	}
-	if err := os.MkdirAll(conf.Data, 0o700); err != nil {
-		return err
-	}
-	temp := conf.bookPath() + ".restore"
-	os.Remove(temp)
-	defer os.Remove(temp)
-	engine, err := bolt.Open(temp, bolt.Options{})
-	if err != nil {
-		return err
-	}
-	book, err := store.Restore(cmd.Context(), store.Config{Engine: engine, Tables: tables()}, in, "restore")
-	if err != nil {
-		engine.Close()
-		return damagedf("take another backup", "restoring %s: %v", file, err)
-	}
-	defer book.Close()
-	bar := newBar(cmd, "check")
-	err = book.Check(cmd.Context(), bar.set)
-	bar.end()
-	if err != nil {
-		return damagedf("take another backup", "the restored book is not whole: %v", err)
-	}
-	tree, err := book.Tree(cmd.Context())
-	if err != nil {
-		return err
-	}
-	if dry {
-		g.tell(cmd.OutOrStdout(), "ok: the backup restores to epoch %d with %d events and is whole; nothing was changed", book.Epoch(), tree.Size)
-		return nil
-	}
-	if err := book.Close(); err != nil {
-		return err
-	}
-	aside := ""
-	if _, err := os.Stat(conf.bookPath()); err == nil {
-		aside = fmt.Sprintf("%s.before-epoch-%d", conf.bookPath(), book.Epoch())
-		if err := os.Rename(conf.bookPath(), aside); err != nil {
-			return err
-		}
-	}
-	if err := os.Rename(temp, conf.bookPath()); err != nil {
-		return err
-	}
-	g.tell(cmd.OutOrStdout(), "restored: epoch %d begins after event %d", book.Epoch(), tree.Size)
-	if aside != "" {
-		g.tell(cmd.OutOrStdout(), "the book before it is kept at %s", aside)
-	}
-	return nil
 }

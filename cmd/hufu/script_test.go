@@ -31,7 +31,6 @@ func TestScripts(t *testing.T) {
 			}
 			env.Setenv("SOFTHSM2_CONF", home.Conf())
 			env.Setenv("MODULE", home.Module())
-			env.Setenv("TMPCER", os.Getenv("TMPCER"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TMPDIR", env.WorkDir)
 			return nil

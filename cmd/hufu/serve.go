@@ -112,7 +112,7 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 		return err
 	}
 	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: api.Work(n.book, register)})
-	status := responder.New(responder.Config{Book: n.book, Renew: n.responderKey, Log: log})
+	status := responder.New(responder.Config{Book: n.book, Changed: n.book.Changed, Renew: n.responderKey, Log: log})
 	server := api.New(api.Config{
 		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, TopUp: loads, Publisher: publisher,
 		Verifier: verifier, Checkpoint: n.checkpoint, Probes: []api.Probe{{Name: "token", Check: n.tokenSigns}}, Node: conf.Node, Version: version(), Log: log,
