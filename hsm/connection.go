@@ -161,26 +161,28 @@ func inside[T any](ctx context.Context, c *connection, kind mode, abandoned *ato
 
 // session returns one of the wanted kind, an idle one or a new one.
 func (c *connection) session(kind mode) (pkcs11.SessionHandle, error) {
-	flags := uint(pkcs11.CKF_SERIAL_SESSION)
+	flags := uint(pkcs11.CKF_SERIAL_SESSION | pkcs11.CKF_RW_SESSION)
 	switch kind {
 	case resident:
 		if c.resident != 0 {
 			return c.resident, nil
 		}
-		flags |= pkcs11.CKF_RW_SESSION
-	case writing:
-		flags |= pkcs11.CKF_RW_SESSION
 	case pooled:
-		c.mu.Lock()
-		if n := len(c.idle); n > 0 {
-			s := c.idle[n-1]
-			c.idle = c.idle[:n-1]
-			c.mu.Unlock()
+		if s, ok := c.pop(); ok {
 			return s, nil
 		}
-		c.mu.Unlock()
+		flags = pkcs11.CKF_SERIAL_SESSION
 	}
 	s, err := c.m.ctx.OpenSession(c.slot, flags)
+	if is(err, pkcs11.CKR_SESSION_COUNT) {
+		// An idle session of another kind makes room.
+		spare, ok := c.pop()
+		if !ok {
+			return 0, errFull
+		}
+		c.m.ctx.CloseSession(spare)
+		s, err = c.m.ctx.OpenSession(c.slot, flags)
+	}
 	if is(err, pkcs11.CKR_SESSION_COUNT) {
 		return 0, errFull
 	}
@@ -188,6 +190,29 @@ func (c *connection) session(kind mode) (pkcs11.SessionHandle, error) {
 		c.resident = s
 	}
 	return s, failed("C_OpenSession", err)
+}
+
+// pop takes an idle session, the one used last.
+func (c *connection) pop() (pkcs11.SessionHandle, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.idle)
+	if n == 0 {
+		return 0, false
+	}
+	s := c.idle[n-1]
+	c.idle = c.idle[:n-1]
+	return s, true
+}
+
+// rest waits until every operation has ended, or ctx does.
+func (c *connection) rest(ctx context.Context) {
+	c.mu.Lock()
+	n := c.limit - c.withheld
+	c.mu.Unlock()
+	if c.permits.Acquire(ctx, n) == nil {
+		c.permits.Release(n)
+	}
 }
 
 // put takes a session back. After an error the state of its operation is unknown, so it

@@ -165,7 +165,7 @@ func (t *Token) Close() error {
 		a.wait(ctx)
 	}
 	if c := t.conn.Swap(nil); c != nil {
-		c.permits.Acquire(ctx, c.limit) // a call that is stuck keeps its session
+		c.rest(ctx)
 		if c.m.enter(ctx) == nil {
 			c.dead.Store(true)
 			c.close()

@@ -157,6 +157,13 @@ func (t *Token) newKey(x call, h pkcs11.ObjectHandle, pub crypto.PublicKey) (*Ke
 	if k.attrs, err = x.attributes(h); err != nil {
 		return nil, err
 	}
+	each, err := x.flag(h, pkcs11.CKA_ALWAYS_AUTHENTICATE)
+	if err != nil {
+		return nil, err
+	}
+	if each {
+		return nil, remedied("make the key without CKA_ALWAYS_AUTHENTICATE", "the key %q wants the PIN for each use, which a program cannot give", label)
+	}
 	k.find = func(x call) (pkcs11.ObjectHandle, error) {
 		h, err := x.locate(k.pub)
 		if err != nil {
@@ -305,7 +312,11 @@ func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if err := k.may(k.attrs.Sign, "sign"); err != nil {
 		return nil, err
 	}
-	if hash := opts.HashFunc(); hash != 0 && len(digest) != hash.Size() {
+	var hash crypto.Hash
+	if opts != nil {
+		hash = opts.HashFunc()
+	}
+	if hash != 0 && len(digest) != hash.Size() {
 		return nil, fmt.Errorf("signing with the key %q: a %v digest has %d bytes, not %d", k.label, hash, hash.Size(), len(digest))
 	}
 	if len(digest) == 0 {
@@ -317,7 +328,7 @@ func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	case *ecdsa.PublicKey:
 		sig, err = k.signECDSA(pub, digest)
 	case *rsa.PublicKey:
-		sig, err = k.signRSA(pub, digest, opts)
+		sig, err = k.signRSA(pub, digest, hash, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("signing with the key %q: %w", k.label, err)

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
@@ -93,11 +94,13 @@ func (x call) number(h pkcs11.ObjectHandle, kind uint) (uint, error) {
 	if err != nil || len(v) == 0 {
 		return 0, err
 	}
-	var n uint
-	for i := len(v) - 1; i >= 0; i-- { // CK_ULONG in the machine's order, which is little-endian
-		n = n<<8 | uint(v[i])
+	if len(v) == 8 { // a CK_ULONG, as this machine writes it
+		return uint(binary.NativeEndian.Uint64(v)), nil
 	}
-	return n, nil
+	if len(v) == 4 {
+		return uint(binary.NativeEndian.Uint32(v)), nil
+	}
+	return 0, fmt.Errorf("the token gave a number of %d bytes", len(v))
 }
 
 // attributes reads what the token says of a private key.

@@ -72,14 +72,14 @@ var hashes = map[crypto.Hash]hashInfo{
 		pkcs11.CKM_SHA512, pkcs11.CKG_MGF1_SHA512},
 }
 
-func (k *Key) signRSA(pub *rsa.PublicKey, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	hash, known := hashes[opts.HashFunc()]
-	if !known || opts.HashFunc() == crypto.SHA1 {
+func (k *Key) signRSA(pub *rsa.PublicKey, digest []byte, hash crypto.Hash, opts crypto.SignerOpts) ([]byte, error) {
+	info, known := hashes[hash]
+	if !known || hash == crypto.SHA1 {
 		return nil, errors.New("RSA signatures are made over SHA-256, SHA-384 or SHA-512 only")
 	}
 	pss, ok := opts.(*rsa.PSSOptions)
 	if !ok {
-		return k.sign(mechanismRSA, append(bytes.Clone(hash.prefix), digest...))
+		return k.sign(mechanismRSA, append(bytes.Clone(info.prefix), digest...))
 	}
 	salt := pss.SaltLength
 	switch salt {
@@ -91,7 +91,7 @@ func (k *Key) signRSA(pub *rsa.PublicKey, digest []byte, opts crypto.SignerOpts)
 	if salt < 0 {
 		return nil, fmt.Errorf("a PSS salt of %d bytes is impossible", salt)
 	}
-	params := pkcs11.NewPSSParams(hash.mechanism, hash.mgf, uint(salt))
+	params := pkcs11.NewPSSParams(info.mechanism, info.mgf, uint(salt))
 	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_PSS, params)}
 	return k.sign(mechanism, bytes.Clone(digest))
 }
