@@ -161,15 +161,14 @@ func (c *checker) tail() error {
 // rehash computes the tree of the first size events again, and reports where it differs from the stored nodes. each may be nil.
 func rehash(tx *Tx, size uint64, each func(*Event) error, report func(fault string)) (*head, error) {
 	h := &head{}
+	stored := &nodeCursor{tx: tx}
 	nodes := make([]Hash, 0, 64)
-	var chunk []byte
-	var at int64
 	for pair, err := range tx.scan(eventKey(0), eventKey(size+1), false) {
+		if err == nil && h.seq%1024 == 0 {
+			err = tx.ctx.Err()
+		}
 		if err != nil {
 			return nil, err
-		}
-		if h.seq%1024 == 0 && tx.ctx.Err() != nil {
-			return nil, tx.ctx.Err()
 		}
 		if !bytes.Equal(pair.Key, eventKey(h.seq+1)) {
 			report(fmt.Sprintf("event %d is missing", h.seq+1))
@@ -185,20 +184,17 @@ func rehash(tx *Tx, size uint64, each func(*Event) error, report func(fault stri
 		}
 		nodes = h.push(leafHash(pair.Value), nodes[:0])
 		for i, node := range nodes {
-			if chunk == nil || at%nodesInChunk == 0 {
-				if chunk, err = tx.get(nodeKey(at / nodesInChunk)); err != nil {
-					return nil, err
-				}
-			}
-			off := int(at%nodesInChunk) * len(node)
-			if len(chunk) < off+len(node) {
+			switch there, err := stored.next(); {
+			case err != nil:
+				return nil, err
+			case there == nil:
 				report(fmt.Sprintf("the node of the tree above event %d is missing", h.seq))
-			} else if !bytes.Equal(chunk[off:off+len(node)], node[:]) && i == 0 {
+			case bytes.Equal(there, node[:]):
+			case i == 0:
 				report(fmt.Sprintf("event %d was edited: it does not fit its leaf in the tree", h.seq))
-			} else if !bytes.Equal(chunk[off:off+len(node)], node[:]) {
+			default:
 				report(fmt.Sprintf("the tree was edited above event %d", h.seq))
 			}
-			at++
 		}
 	}
 	if h.seq < size {
@@ -206,6 +202,28 @@ func rehash(tx *Tx, size uint64, each func(*Event) error, report func(fault stri
 	}
 	h.seal()
 	return h, nil
+}
+
+// nodeCursor goes through the stored nodes in order.
+type nodeCursor struct {
+	tx    *Tx
+	at    int64
+	chunk []byte
+}
+
+// next returns the next node, or nil if it is missing.
+func (c *nodeCursor) next() (node []byte, err error) {
+	if c.at%nodesInChunk == 0 {
+		if c.chunk, err = c.tx.get(nodeKey(c.at / nodesInChunk)); err != nil {
+			return nil, err
+		}
+	}
+	from := int(c.at%nodesInChunk) * len(Hash{})
+	c.at++
+	if len(c.chunk) < from+len(Hash{}) {
+		return nil, nil
+	}
+	return c.chunk[from : from+len(Hash{})], nil
 }
 
 // event compares one event with the records that it speaks of.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -120,7 +121,9 @@ func killOnce(t *testing.T, path string, said map[store.Serial]string) (acknowle
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command(exe)
+	limit, cancel := context.WithTimeout(ctx, 4*patience) // for a victim that hangs
+	defer cancel()
+	child := exec.CommandContext(limit, exe)
 	child.Env = append(os.Environ(), victim+"="+path)
 	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()

@@ -297,9 +297,9 @@ func (t *Table[T]) decode(key, raw []byte) (*T, error) {
 	return v, nil
 }
 
-// The key space. A row lies at 't' table 00 key, with its checksum behind it; an entry of an index at 'i' table 00 index 00 indexkey key length, where length is that of
-// the row's primary key in two octets, so that the entry can be taken apart; events lie at 'e', nodes of the tree at 'n', octets of CRLs at
-// 'c', and what the book knows of itself at 'b'.
+// The key space. A row lies at 't' table 00 key, with its checksum behind it; an entry of an index lies at 'i' table 00 index 00 indexkey key
+// length, where length is that of the row's primary key in two octets, so that the entry can be taken apart; events lie at 'e', nodes of the
+// tree at 'n', octets of CRLs at 'c', and what the book knows of itself at 'b'.
 const (
 	spaceBook   = 'b'
 	spaceChunks = 'c'

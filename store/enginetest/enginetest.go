@@ -157,7 +157,8 @@ func testRanges(t *testing.T, e store.Engine) {
 		pairs = append(pairs, k, "v"+k)
 	}
 	write(t, e, pairs...)
-	bounds := [][]byte{nil, {0}, {0, 1}, []byte("a"), []byte("a\x00"), []byte("aa"), []byte("b"), []byte("b\xff"), []byte("bb"), []byte("c"), []byte("d"), {0xff}, {0xff, 0xff, 0xff}}
+	bounds := [][]byte{nil, {0}, {0, 1}, []byte("a"), []byte("a\x00"), []byte("aa"), []byte("b"), []byte("b\xff"), []byte("bb"), []byte("c"),
+		[]byte("d"), {0xff}, {0xff, 0xff, 0xff}}
 	view(t, e, func(s store.Snapshot) {
 		for _, from := range bounds {
 			for _, to := range bounds {
