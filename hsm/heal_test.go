@@ -108,8 +108,8 @@ func TestHealUnderLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			token := openNew(t)
 			l := startLoad(generate(t, token, hsm.KeySpec{Label: "a", Kind: hsm.P256, Use: hsm.Sign}),
-				generate(t, token, hsm.KeySpec{Label: "b", Kind: hsm.P384, Use: hsm.Sign}))
-			for range soak(10) {
+				generate(t, token, hsm.KeySpec{Label: "b", Kind: hsm.P256, Use: hsm.Sign}))
+			for range soak(4) {
 				if err := breakIt(token); err != nil {
 					t.Fatal(err)
 				}
@@ -126,7 +126,7 @@ func TestHealNeighbours(t *testing.T) {
 	a, b := open(t, newToken(t, h, "a")), open(t, newToken(t, h, "b"))
 	l := startLoad(generate(t, a, hsm.KeySpec{Label: "k", Kind: hsm.P256, Use: hsm.Sign}),
 		generate(t, b, hsm.KeySpec{Label: "k", Kind: hsm.P256, Use: hsm.Sign}))
-	for range soak(5) {
+	for range soak(2) {
 		for _, breakIt := range []func() error{a.CloseAllSessions, b.Finalize, a.Finalize, b.CloseAllSessions} {
 			if err := breakIt(); err != nil {
 				t.Fatal(err)
