@@ -16,11 +16,18 @@ import (
 // spy is a library that writes down every call and passes it on.
 const spy = "/usr/lib/x86_64-linux-gnu/pkcs11/pkcs11-spy.so"
 
+func spyLog() string { return filepath.Join(os.TempDir(), fmt.Sprintf("hufu-spy-%d", os.Getpid())) }
+
+func TestMain(m *testing.M) {
+	m.Run()
+	os.Remove(spyLog())
+}
+
 // spied has cfg go through the spy and returns what counts the logins from now on. The
 // spy opens its log once in a process.
 func spied(t *testing.T, cfg *hsm.Config) (logins func() int) {
 	t.Helper()
-	out := filepath.Join(os.TempDir(), fmt.Sprintf("hufu-spy-%d", os.Getpid()))
+	out := spyLog()
 	t.Setenv("PKCS11SPY", cfg.Module)
 	t.Setenv("PKCS11SPY_OUTPUT", out)
 	cfg.Module = spy
