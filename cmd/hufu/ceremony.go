@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -71,12 +72,13 @@ func newCeremonyRehearse(g *globals) *cobra.Command {
 				return err
 			}
 			defer os.RemoveAll(dir)
-			stage, err := rehearsalStage(dir, s)
+			env := g.ceremonyEnv(cmd)
+			stage, err := rehearsalStage(dir, s, &env)
 			if err != nil {
 				return err
 			}
 			stage.Out = out
-			r, err := ceremony.Rehearse(cmd.Context(), s, g.ceremonyEnv(cmd), *stage)
+			r, err := ceremony.Rehearse(cmd.Context(), s, env, *stage)
 			if err != nil {
 				return err
 			}
@@ -88,8 +90,9 @@ func newCeremonyRehearse(g *globals) *cobra.Command {
 	return c
 }
 
-// rehearsalStage makes the throw-away tokens.
-func rehearsalStage(dir string, s *ceremony.Script) (*ceremony.Stage, error) {
+// rehearsalStage makes a throw-away token, and says in env how it is cloned
+// where the script wants a clone.
+func rehearsalStage(dir string, s *ceremony.Script, env *ceremony.Env) (*ceremony.Stage, error) {
 	home, err := softhsm.New(filepath.Join(dir, "hsm"))
 	if err != nil {
 		return nil, err
@@ -97,23 +100,23 @@ func rehearsalStage(dir string, s *ceremony.Script) (*ceremony.Stage, error) {
 	if err := home.Activate(); err != nil {
 		return nil, err
 	}
-	token := func(label string) (*ceremony.Token, error) {
-		pin := []byte(rand.Text())
-		if _, err := home.Init(label, []byte(rand.Text()), pin); err != nil {
-			return nil, err
-		}
-		file := filepath.Join(dir, label+".pin")
-		return &ceremony.Token{Module: home.Module(), URI: "pkcs11:token=" + label, PIN: hsm.PINSource{File: file}}, os.WriteFile(file, pin, 0o600)
-	}
-	stage := &ceremony.Stage{}
-	first, err := token("rehearsal")
+	pin, file := []byte(rand.Text()), filepath.Join(dir, "pin")
+	serial, err := home.Init("rehearsal", []byte(rand.Text()), pin)
 	if err != nil {
 		return nil, err
 	}
-	stage.Token = *first
+	if err := os.WriteFile(file, pin, 0o600); err != nil {
+		return nil, err
+	}
+	token := ceremony.Token{Module: home.Module(), URI: "pkcs11:token=rehearsal", PIN: hsm.PINSource{File: file}}
+	stage := &ceremony.Stage{Token: token}
 	if s.Clone != nil {
-		if stage.Clone, err = token("rehearsal-clone"); err != nil {
-			return nil, err
+		clone := token
+		clone.URI = "pkcs11:token=rehearsal-clone"
+		stage.Clone = &clone
+		env.CloneKey = func(context.Context) error {
+			_, err := home.Clone(serial, "rehearsal-clone")
+			return err
 		}
 	}
 	return stage, nil

@@ -301,6 +301,9 @@ func readCeremony(conf *Config, dir string) (cas []*store.CA, rootCRL []byte, er
 	if err := root.CheckSignatureFrom(root); err != nil {
 		return nil, nil, damagedf("bring the ceremony's output again", "%s is not a self-signed root: %v", filepath.Join(dir, "root.cer"), err)
 	}
+	if strings.Contains(root.Subject.CommonName, "REHEARSAL") {
+		return nil, nil, usagef("hold the ceremony itself: hufu ceremony run", "%s was made in a rehearsal, and its key is gone", filepath.Join(dir, "root.cer"))
+	}
 	if rootCRL, err = os.ReadFile(filepath.Join(dir, "root.crl")); err != nil {
 		return nil, nil, usagef("bring root.crl from the ceremony", "reading the root's CRL: %v", err)
 	}
