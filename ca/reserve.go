@@ -220,7 +220,17 @@ func Adopt(tx *store.Tx, c *store.Certificate) error {
 	case err != nil:
 		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
 	case cl.Line != c.Line:
-		return fmt.Errorf("adopting certificate %s: %w", c.Serial, &KeyTakenError{SPKI: c.SPKI, Line: cl.Line})
+		// A line without a certificate is an order that was under way when the
+		// backup was made and came to nothing: its key was certified for another
+		// line afterwards. Recover takes the order's own use away.
+		held, _, err := store.Certificates.Page(tx, store.Query{Index: "line", Prefix: store.Key(cl.Line), Limit: 1})
+		if err != nil {
+			return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
+		}
+		if len(held) > 0 {
+			return fmt.Errorf("adopting certificate %s: %w", c.Serial, &KeyTakenError{SPKI: c.SPKI, Line: cl.Line})
+		}
+		cl.Line = c.Line
 	}
 	cl.Uses++
 	cl.Compromised = cl.Compromised || s.State == store.Revoked && s.Reason == keyCompromise
