@@ -54,7 +54,11 @@ func (a *Authority) issue(ctx context.Context, us []*underway) error {
 	// 1. Parse the request, check the proof of possession and the key.
 	// 2. Draw the serial number.
 	// 3. Prepare: the bytes to be signed, judged by policy.
-	a.forEach(us, func(u *underway) { u.err = a.prepare(u) })
+	a.spread(len(us), func(i int) {
+		if u := us[i]; u.goesOn() {
+			u.err = a.prepare(u)
+		}
+	})
 
 	// A crash up to here leaves nothing: nobody was promised anything.
 
@@ -106,23 +110,18 @@ func (a *Authority) issue(ctx context.Context, us []*underway) error {
 	return nil
 }
 
-// forEach runs f for every order that goes on, several at once where there are
-// several.
-func (a *Authority) forEach(us []*underway, f func(*underway)) {
-	if len(us) == 1 {
-		if us[0].goesOn() {
-			f(us[0])
-		}
+// spread runs f for 0 to n-1, as many at once as the token has sessions.
+func (a *Authority) spread(n int, f func(int)) {
+	if n == 1 {
+		f(0)
 		return
 	}
 	var g errgroup.Group
 	g.SetLimit(a.Sessions)
-	for _, u := range us {
-		if u.goesOn() {
-			g.Go(func() error { f(u); return nil })
-		}
+	for i := range n {
+		g.Go(func() error { f(i); return nil })
 	}
-	g.Wait()
+	_ = g.Wait() // f keeps its own errors
 }
 
 // together runs f in one transaction for every order that goes on. An order
@@ -172,17 +171,7 @@ func (a *Authority) sign(ctx context.Context, us []*underway) {
 		}
 	}
 	errs := make([]error, len(all))
-	one := func(i int) { all[i].cert.DER, errs[i] = all[i].issuer.Issue(ctx, all[i].token) }
-	if len(all) == 1 {
-		one(0)
-	} else {
-		var g errgroup.Group
-		g.SetLimit(a.Sessions)
-		for i := range all {
-			g.Go(func() error { one(i); return nil })
-		}
-		g.Wait()
-	}
+	a.spread(len(all), func(i int) { all[i].cert.DER, errs[i] = all[i].issuer.Issue(ctx, all[i].token) })
 	for i, err := range errs {
 		if err != nil && of[i].err == nil {
 			of[i].err = &SigningError{Ref{all[i].cert.CA, all[i].cert.Serial}, err}
