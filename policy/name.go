@@ -355,19 +355,27 @@ func validCity(city string) bool {
 }
 
 func validText(what, s string) error {
-	switch {
-	case s == "":
-		return nameViolation("the %s is missing", what)
-	case !utf8.ValidString(s):
-		return nameViolation("the %s is not UTF-8", what)
-	case utf8.RuneCountInString(s) > maxAttribute:
-		return nameViolation("the %s has more than %d characters", what, maxAttribute)
-	case strings.TrimSpace(s) != s:
-		return nameViolation("the %s begins or ends with a blank", what)
-	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return nameViolation("the %s has a character that cannot be printed", what)
+	if fault := textFault(what, s); fault != "" {
+		return nameViolation("%s", fault)
 	}
 	return nil
+}
+
+// textFault tells what is wrong with the text of an attribute, "" if nothing.
+func textFault(what, s string) string {
+	switch {
+	case s == "":
+		return fmt.Sprintf("the %s is missing", what)
+	case !utf8.ValidString(s):
+		return fmt.Sprintf("the %s is not UTF-8", what)
+	case utf8.RuneCountInString(s) > maxAttribute:
+		return fmt.Sprintf("the %s has more than %d characters", what, maxAttribute)
+	case strings.TrimSpace(s) != s:
+		return fmt.Sprintf("the %s begins or ends with a blank", what)
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Sprintf("the %s has a character that cannot be printed", what)
+	}
+	return ""
 }
 
 // isPrintable reports whether s fits PrintableString (X.680, Section 41.4).

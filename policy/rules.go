@@ -214,8 +214,8 @@ func attributeFault(a *TypedAttribute, short string, tag cbasn1.Tag) string {
 	if tag == cbasn1.PrintableString && !isPrintable(a.Value) {
 		return fmt.Sprintf("%s holds a character that PrintableString has not", short)
 	}
-	if err := validText(short, a.Value); err != nil {
-		return err.(*Violation).Detail
+	if fault := textFault(short, a.Value); fault != "" {
+		return fault
 	}
 	if short == "C" && len(a.Value) != 2 {
 		return "C is not two letters"
