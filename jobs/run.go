@@ -136,7 +136,9 @@ func (j *Jobs) Run(ctx context.Context) error {
 				return err
 			case e := <-events:
 				var d struct{ ID string }
-				json.Unmarshal([]byte(e.Detail), &d) // written by this package
+				if err := json.Unmarshal([]byte(e.Detail), &d); err != nil {
+					return fmt.Errorf("reading event %d, %s: %w", e.Seq, e.Kind, err)
+				}
 				if cancel := cancels[d.ID]; cancel != nil && e.Kind == KindCancel {
 					cancel()
 				}
