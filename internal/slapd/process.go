@@ -62,7 +62,7 @@ func (s *Server) launch(ctx context.Context) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // how it ended is in its log
 			close(p.exited)
 		}
 	}()
@@ -71,8 +71,7 @@ func (s *Server) launch(ctx context.Context) (*process, error) {
 	}
 	p.handle, p.pid = cmd.Process, cmd.Process.Pid
 	if err := s.await(ctx, p); err != nil {
-		p.kill()
-		return nil, err
+		return nil, errors.Join(err, p.kill())
 	}
 	return p, nil
 }
@@ -140,13 +139,16 @@ func (p *process) signal(sig syscall.Signal) error {
 
 // end asks the process to end, and kills it when it does not.
 func (p *process) end(wait time.Duration) error {
-	p.handle.Signal(syscall.SIGCONT)
-	p.handle.Signal(syscall.SIGTERM)
+	// What does not take these is killed below.
+	_ = p.handle.Signal(syscall.SIGCONT)
+	_ = p.handle.Signal(syscall.SIGTERM)
 	select {
 	case <-p.exited:
 		return nil
 	case <-time.After(wait):
-		p.kill()
+		if err := p.kill(); err != nil {
+			return err
+		}
 		return fmt.Errorf("stopping slapd: process %d did not end within %v and was killed", p.pid, wait)
 	}
 }
