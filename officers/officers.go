@@ -170,7 +170,7 @@ func record(tx *store.Tx, p Person, actor string) (*Person, error) {
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("reading the people: %w", err)
-		case other.line == cert.Line && other.Fingerprint != store.Hash(store.Sum(p.Certificate)):
+		case other.line == cert.Line && other.Fingerprint != store.Sum(p.Certificate):
 			if err := retire(tx, other, actor); err != nil {
 				return nil, err
 			}

@@ -16,7 +16,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"iter"
 	"math/big"
@@ -92,7 +91,7 @@ func (a *authority) template() *crl.Template {
 }
 
 func (a *authority) encode(w io.Writer, t *crl.Template, entries iter.Seq2[crl.Entry, error]) (int, error) {
-	var h hash.Hash = sha256.New()
+	h := sha256.New()
 	if a.hash == crypto.SHA384 {
 		h = sha512.New384()
 	}

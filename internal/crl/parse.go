@@ -168,8 +168,7 @@ func (l *List) readTail(s *scanner, end int64) error {
 	if err != nil {
 		return fmt.Errorf("reading signature: %w", err)
 	}
-	input := cryptobyte.String(bits)
-	if !input.ReadASN1BitStringAsBytes(&l.signature) || s.pos != end {
+	if !bits.ReadASN1BitStringAsBytes(&l.signature) || s.pos != end {
 		return errors.New("reading signature: not a BIT STRING at the end")
 	}
 	l.signature = bytes.Clone(l.signature)

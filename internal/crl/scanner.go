@@ -80,7 +80,9 @@ func (s *scanner) header(tag byte, end int64) (length int64, err error) {
 		}
 	}
 	s.buf = append(s.buf[:0], b[:n]...)
-	s.r.Discard(n)
+	if _, err := s.r.Discard(n); err != nil {
+		return 0, errCut
+	}
 	s.took(s.buf)
 	if end >= 0 && length > end-s.pos {
 		return 0, errors.New("an element is longer than what holds it")

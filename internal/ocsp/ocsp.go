@@ -162,7 +162,7 @@ func readCertID(s *cryptobyte.String, id *CertID) bool {
 		return false
 	}
 	id.Name, id.Key, id.Serial = name, key, serial
-	size := 0
+	var size int
 	switch {
 	case bytes.Equal(hash, derSHA256):
 		id.Hash, size = crypto.SHA256, sha256.Size
