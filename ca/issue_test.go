@@ -359,12 +359,12 @@ func TestBatch(t *testing.T) {
 	for i := range orders {
 		orders[i] = order(server(fmt.Sprintf("h%d.example", i)))
 		orders[i].IdempotencyKey = fmt.Sprint(i)
-		switch {
-		case i%50 == 7: // a refusal of policy
+		switch i % 50 {
+		case 7: // a refusal of policy
 			orders[i].Requests[0].Profile = "device"
-		case i%50 == 8: // a refusal in the reserve transaction
+		case 8: // a refusal in the reserve transaction
 			orders[i].Requests[0].Line = "no such line"
-		case i%50 == 9: // a failure after signing
+		case 9: // a failure after signing
 			orders[i].Commit = func(*store.Tx, []*store.Certificate) error { return errors.New("no") }
 		}
 	}
