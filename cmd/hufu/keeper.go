@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -45,26 +46,67 @@ type keeper struct {
 
 func (k *keeper) path() string { return filepath.Join(k.dir, k.name+".pem") }
 
-// take loads the certificate, or issues the first one.
+// take loads the certificate, or issues one: the first, or one in place of a
+// certificate that has ended or that the book does not know as good, as after
+// the restore of a backup. One that is only due serves on until Run has renewed
+// it, so that a start does not hang on a renewal.
 func (k *keeper) take(ctx context.Context) error {
 	c, err := tls.LoadX509KeyPair(k.path(), k.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return k.renew(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("loading the node's certificate %s: %w", k.path(), err)
+		return &hinted{err: fmt.Errorf("loading the node's certificate %s: %w", k.path(), err), hint: "remove the file, and the next start issues a new one", code: exitUnready}
 	}
-	k.cur.Store(&c)
-	if !k.now().Before(k.due()) {
+	good, err := k.good(ctx, c.Leaf)
+	if err != nil {
+		return err
+	}
+	if !good || !k.now().Before(c.Leaf.NotAfter) {
 		return k.renew(ctx)
 	}
+	k.cur.Store(&c)
 	return nil
 }
 
-// due is when two thirds of the certificate's life are over.
+// good tells whether the book knows a certificate and its status is good.
+func (k *keeper) good(ctx context.Context, cert *x509.Certificate) (good bool, err error) {
+	serial, err := store.SerialFrom(cert.SerialNumber)
+	if err != nil {
+		return false, nil // not one of this book
+	}
+	err = k.book.View(ctx, func(tx *store.Tx) error {
+		for c, err := range store.Certificates.Scan(tx, "serial", store.Key(serial)) {
+			if err != nil {
+				return err
+			}
+			s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+			if err != nil {
+				return err
+			}
+			good = good || s.State == store.Good && bytes.Equal(c.DER, cert.Raw)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("looking up the node's certificate %q: %w", k.name, err)
+	}
+	return good, nil
+}
+
+// due is when a third of the certificate's life is left.
 func (k *keeper) due() time.Time {
 	leaf := k.cur.Load().Leaf
-	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3)
+	return leaf.NotAfter.Add(-k.span() / 3)
+}
+
+// span is how long the certificate is made for.
+func (k *keeper) span() time.Duration {
+	if k.life > 0 {
+		return k.life
+	}
+	leaf := k.cur.Load().Leaf
+	return leaf.NotAfter.Sub(leaf.NotBefore)
 }
 
 // renew issues a certificate for a new key and replaces the file in one step,
@@ -114,7 +156,7 @@ func (k *keeper) renew(ctx context.Context) error {
 }
 
 // Run renews in time, until ctx ends. A renewal that fails is tried again every
-// minute; the old certificate serves on.
+// minute, or sooner where the certificate is short-lived; the old one serves on.
 func (k *keeper) Run(ctx context.Context) error {
 	for {
 		wait := max(k.due().Sub(k.now()), 0)
@@ -130,7 +172,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(time.Minute):
+			case <-time.After(min(time.Minute, k.span()/30)):
 			}
 		}
 	}
@@ -145,7 +187,9 @@ func (k *keeper) client(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 // replaceFile puts data at path in one step: written beside it, made durable,
 // renamed.
 func replaceFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	// Always the same name: what a crash leaves, and it may hold a key, is gone
+	// with the next try.
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}
@@ -165,7 +209,12 @@ func replaceFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes the names in a folder durable.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
