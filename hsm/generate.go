@@ -124,9 +124,7 @@ func (t *Token) generate(x call, spec KeySpec) (*Key, error) {
 	}
 	k, err := t.admit(x, pub, private, spec, true)
 	if err != nil {
-		x.DestroyObject(x.session, private)
-		x.DestroyObject(x.session, pub)
-		return nil, err
+		return nil, x.undo(err, private, pub)
 	}
 	return k, nil
 }

@@ -162,7 +162,7 @@ func (t *Token) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if a != nil {
-		a.wait(ctx)
+		_ = a.wait(ctx) // what it brought is closed below
 	}
 	if c := t.conn.Swap(nil); c != nil {
 		c.rest(ctx)

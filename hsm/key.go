@@ -283,7 +283,7 @@ func (t *Token) DestroyKey(ctx context.Context, k *Key) error {
 		}
 		for _, h := range publics {
 			if pub, err := x.public(h); err == nil && equal(pub, k.pub) {
-				x.DestroyObject(x.session, h)
+				_ = x.DestroyObject(x.session, h) // opens nothing where it stays
 			}
 		}
 		return struct{}{}, nil

@@ -278,13 +278,13 @@ func TestWrap(t *testing.T) {
 	h := newHome(t)
 	token := open(t, newToken(t, h, "hufu"))
 	ctx := context.Background()
-	kek, err := token.GenerateWrappingKey(ctx, "kek")
-	if err != nil {
+	if _, err := token.GenerateWrappingKey(ctx, "kek"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = token.GenerateWrappingKey(ctx, "kek")
+	_, err := token.GenerateWrappingKey(ctx, "kek")
 	wantError(t, err, hsm.ErrKeyExists, "kek")
-	if kek, err = token.WrappingKey(ctx, "kek"); err != nil {
+	kek, err := token.WrappingKey(ctx, "kek")
+	if err != nil {
 		t.Fatal(err)
 	}
 	fixed := generate(t, token, hsm.KeySpec{Label: "fixed", Kind: hsm.P256, Use: hsm.Sign})

@@ -150,7 +150,7 @@ func (m *module) finalize() {
 		m.forfeit(c)
 	}
 	if m.ours {
-		m.ctx.Finalize()
+		_ = m.ctx.Finalize() // has no remedy: what comes next makes it anew
 		m.ours = false
 	}
 }

@@ -62,7 +62,7 @@ func (x call) search(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, erro
 	for {
 		some, _, err := x.FindObjects(x.session, 256)
 		if err != nil {
-			x.FindObjectsFinal(x.session)
+			_ = x.FindObjectsFinal(x.session) // the first error tells more
 			return nil, failed("C_FindObjects", err)
 		}
 		if len(some) == 0 {
@@ -70,6 +70,15 @@ func (x call) search(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, erro
 		}
 		all = append(all, some...)
 	}
+}
+
+// undo destroys what was made in vain. err stays the first of the errors, by which the
+// connection is judged.
+func (x call) undo(err error, made ...pkcs11.ObjectHandle) error {
+	for _, h := range made {
+		err = errors.Join(err, failed("C_DestroyObject", x.DestroyObject(x.session, h)))
+	}
+	return err
 }
 
 // value reads one attribute; one that the object has not is nil.

@@ -99,8 +99,7 @@ func (t *Token) GenerateWrappingKey(ctx context.Context, label string) (*SecretK
 			return struct{}{}, failed("C_GenerateKey", err)
 		}
 		if err := x.wrapsOnly(h); err != nil {
-			x.DestroyObject(x.session, h)
-			return struct{}{}, err
+			return struct{}{}, x.undo(err, h)
 		}
 		s.bind(x, h)
 		return struct{}{}, nil
@@ -152,8 +151,7 @@ func (s *SecretKey) Unwrap(ctx context.Context, blob []byte, spec KeySpec, pub c
 		return nil, fmt.Errorf("unwrapping the key %q: %w", spec.Label, err)
 	}
 	if err := k.prove(ctx); err != nil {
-		s.t.DestroyKey(ctx, k)
-		return nil, fmt.Errorf("unwrapping the key %q: %w", spec.Label, err)
+		return nil, fmt.Errorf("unwrapping the key %q: %w", spec.Label, errors.Join(err, s.t.DestroyKey(ctx, k)))
 	}
 	return k, nil
 }
@@ -193,14 +191,11 @@ func (s *SecretKey) unwrap(ctx context.Context, blob []byte, spec KeySpec, pub c
 		}
 		public, err := x.CreateObject(x.session, append(spec.public(id), extra...))
 		if err != nil {
-			x.DestroyObject(x.session, private)
-			return nil, failed("C_CreateObject", err)
+			return nil, x.undo(failed("C_CreateObject", err), private)
 		}
 		k, err := s.t.admit(x, public, private, spec, false)
 		if err != nil {
-			x.DestroyObject(x.session, private)
-			x.DestroyObject(x.session, public)
-			return nil, err
+			return nil, x.undo(err, private, public)
 		}
 		return k, nil
 	})
