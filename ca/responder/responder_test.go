@@ -186,19 +186,11 @@ func TestRefused(t *testing.T) {
 	rootRequest := testpki.Must(ocsp.MakeRequest(nil, root.CertID(crypto.SHA1, c.Serial[:])))
 	post := func(path string, der []byte) []byte {
 		t.Helper()
-		res, err := http.Post(w.url+path, "application/ocsp-request", bytes.NewReader(der))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
+		res, body := w.send(http.MethodPost, path, der, "Content-Type", "application/ocsp-request")
 		if res.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: Cache-Control %q", path, res.Header.Get("Cache-Control"))
 		}
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(res.Body); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
+		return body
 	}
 	refused(t, "another CA's certificate", post("/ocsp/device", ours), ocsp.Unauthorized)
 	refused(t, "no such CA", post("/ocsp/nobody", ours), ocsp.Unauthorized)
@@ -209,11 +201,10 @@ func TestRefused(t *testing.T) {
 	if w.renewed.Load() != 0 {
 		t.Error("a request that was refused had a certificate made")
 	}
-	req := testpki.Must(http.NewRequest(http.MethodPut, w.url+"/ocsp/services", nil))
-	if res := testpki.Must(http.DefaultClient.Do(req)); res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "GET, HEAD, POST" {
+	if res, _ := w.send(http.MethodPut, "/ocsp/services", nil); res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "GET, HEAD, POST" {
 		t.Errorf("PUT: %v", res)
 	}
-	if res := testpki.Must(http.Post(w.url+"/crl/services.crl", "", nil)); res.StatusCode != http.StatusMethodNotAllowed {
+	if res, _ := w.send(http.MethodPost, "/crl/services.crl", nil); res.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST of a CRL: %s", res.Status)
 	}
 	for _, path := range []string{"/", "/ocsp", "/crl/services", "/crl/services.crl", "/crl/nobody.crl", "/issuer/nobody.cer", "/issuer/services.crl"} {
@@ -254,7 +245,7 @@ func TestCaching(t *testing.T) {
 	if res, body := w.get(path, "If-None-Match", h.Get("Etag")); res.StatusCode != 200 || bytes.Equal(body, same) {
 		t.Errorf("revoked, but %s", res.Status)
 	}
-	head := testpki.Must(http.Head(w.url + path))
+	head, _ := w.send(http.MethodHead, path, nil)
 	if head.StatusCode != 200 || head.ContentLength < 100 {
 		t.Errorf("HEAD: %v", head)
 	}
@@ -403,9 +394,9 @@ func noStaleGood(t *testing.T, w *world) {
 	const certificates = 4
 	type subject struct {
 		*store.Certificate
-		// Times since the test began: bad is when the last Update that took good
-		// away returned, good is when the one that gives it back began; 0 = never.
-		bad, good atomic.Int64
+		// bad is the time since the test began when the last Update that took good
+		// away returned, 0 while good is given back.
+		bad atomic.Int64
 	}
 	subjects := make([]*subject, certificates)
 	for i := range subjects {

@@ -253,7 +253,13 @@ func (w *world) status(serial store.Serial) *ocsp.SingleResponse {
 // get fetches a path with header values in pairs.
 func (w *world) get(path string, header ...string) (*http.Response, []byte) {
 	w.t.Helper()
-	req, err := http.NewRequest(http.MethodGet, w.url+path, nil)
+	return w.send(http.MethodGet, path, nil, header...)
+}
+
+// send is get with any method and a body. The body of the response is read and closed.
+func (w *world) send(method, path string, sent []byte, header ...string) (*http.Response, []byte) {
+	w.t.Helper()
+	req, err := http.NewRequest(method, w.url+path, bytes.NewReader(sent))
 	if err != nil {
 		w.t.Fatal(err)
 	}
