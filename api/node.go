@@ -140,6 +140,6 @@ func plainHealth(look func(context.Context) client.Health) http.HandlerFunc {
 		h := look(r.Context())
 		w.Header().Set("Content-Type", client.MediaJSON)
 		w.WriteHeader(healthStatus(h))
-		json.NewEncoder(w).Encode(h)
+		_ = json.NewEncoder(w).Encode(h) // an error means that the client is gone
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"os/exec"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func ldapsearch(t testing.TB, s *slapd.Server, filter string) []*found {
 	out, err := exec.Command("ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-E", "pr=300/noprompt", "-H", s.URL(), "-b", base, filter).Output()
 	if err != nil {
 		var said []byte
-		if e, ok := err.(*exec.ExitError); ok {
+		if e := (*exec.ExitError)(nil); errors.As(err, &e) {
 			said = e.Stderr
 			if e.ExitCode() == 32 { // the base is not there
 				return nil

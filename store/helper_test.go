@@ -97,7 +97,6 @@ type mint struct {
 	der    []byte
 	serial []byte // where in der
 	spki   []byte
-	point  int // offset of the public point in der
 }
 
 func newMint(t testing.TB) *mint {

@@ -49,7 +49,7 @@ type facts = map[string]string
 // which the officers have on paper.
 func chain(previous string, content []byte) string {
 	h := sha256.New()
-	io.WriteString(h, previous)
+	h.Write([]byte(previous))
 	h.Write([]byte{'\n'})
 	h.Write(content)
 	return hex.EncodeToString(h.Sum(nil))

@@ -293,7 +293,7 @@ func TestResponsesReadByTheOracle(t *testing.T) {
 	}
 	for _, s := range []ocsp.ResponseStatus{ocsp.MalformedRequest, ocsp.InternalError, ocsp.TryLater, ocsp.SigRequired, ocsp.Unauthorized} {
 		_, err := oracle.ParseResponse(ocsp.ErrorResponse(s), nil)
-		if re, ok := err.(oracle.ResponseError); !ok || re.Status != oracle.ResponseStatus(s) {
+		if re := (oracle.ResponseError{}); !errors.As(err, &re) || re.Status != oracle.ResponseStatus(s) {
 			t.Errorf("%v: the oracle reads %v", s, err)
 		}
 		_, err = ocsp.ParseResponse(ocsp.ErrorResponse(s), 100)
