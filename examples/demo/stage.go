@@ -57,13 +57,16 @@ func begin(readers int, keep string) (*stage, error) {
 func (s *stage) end() error {
 	var failed []error
 	for _, p := range s.procs {
-		p.Process.Signal(syscall.SIGTERM)
-		done := make(chan error, 1)
-		go func() { done <- p.Wait() }()
+		_ = p.Process.Signal(syscall.SIGTERM) // who does not take it is killed below
+		done := make(chan struct{})
+		go func() {
+			_ = p.Wait() // ended by a signal, which is an error
+			close(done)
+		}()
 		select {
 		case <-done:
 		case <-time.After(10 * time.Second):
-			p.Process.Kill()
+			_ = p.Process.Kill() // gone in the meantime, or dead
 			<-done
 		}
 	}
