@@ -17,7 +17,10 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	root := newRootCommand()
-	err := root.ExecuteContext(ctx)
+	err := keepMemory()
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	stop()
 	os.Exit(report(root, err))
 }

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"hufu/examples/topup/memory"
 	"hufu/examples/topup/purse"
 )
 
@@ -26,13 +27,15 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "the loopback `address` of the card's field")
 	tear := flag.String("tear", "", "leave the field `before` or after the next load is written")
 	flag.Parse()
-	if err := run(*state, *listen, *tear); err != nil {
-		fmt.Fprintln(os.Stderr, "card: error:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "card: error:", run(*state, *listen, *tear))
+	os.Exit(1)
 }
 
+// run serves until it fails.
 func run(state, listen, tear string) error {
+	if err := memory.Keep(); err != nil {
+		return err
+	}
 	raw, err := os.ReadFile(state)
 	if err != nil {
 		return fmt.Errorf("reading the card's memory (city personalise makes one): %w", err)

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 
@@ -19,28 +20,63 @@ type decided struct {
 
 // ledger keeps decided loads in a file, a line each, durable before anything
 // leaves the city. A repeated request finds its first decision here, so that it
-// gets the same MAC2.
+// gets the same MAC2. MAC2 itself is in no line.
 type ledger struct {
 	mu    sync.Mutex // guards all below
 	file  *os.File
 	loads map[string]*decided
 }
 
+// openLedger opens the ledger for one writer. A last line without its end is
+// that of a crash; it was told to nobody and is cut off.
 func openLedger(path string) (*ledger, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	l := &ledger{file: f, loads: map[string]*decided{}}
-	in := bufio.NewScanner(f)
-	for in.Scan() {
+	l := &ledger{file: f}
+	whole, err := l.read()
+	if err == nil {
+		err = f.Truncate(whole)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// readLedger reads the ledger beside its writer.
+func readLedger(path string) (*ledger, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l := &ledger{file: f}
+	_, err = l.read()
+	return l, err
+}
+
+// read takes the lines in and gives the size of the whole ones.
+func (l *ledger) read() (whole int64, err error) {
+	l.loads = map[string]*decided{}
+	raw, err := io.ReadAll(l.file)
+	if err != nil {
+		return 0, err
+	}
+	for n := 1; ; n++ {
+		line, rest, ended := bytes.Cut(raw, []byte("\n"))
+		if !ended {
+			return whole, nil
+		}
 		d := &decided{}
-		if err := json.Unmarshal(in.Bytes(), d); err != nil {
-			return nil, fmt.Errorf("%s: a line is damaged: %w", path, err)
+		if err := json.Unmarshal(line, d); err != nil {
+			return 0, fmt.Errorf("%s: line %d is damaged, restore the file: %w", l.file.Name(), n, err)
 		}
 		l.loads[d.Transaction] = d
+		raw, whole = rest, whole+int64(len(line))+1
 	}
-	return l, in.Err()
 }
 
 // decide gives the decision that stands for a transaction: the first one.

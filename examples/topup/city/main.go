@@ -2,10 +2,12 @@
 // the card keys and decides about loads. Everything that has to do with
 // certificates and seals it asks of Hufu, over mutual TLS.
 //
-//	city personalise -keys city.keys -asn 00003301000000012345 -yuan 100.00 -out card.json
+//	city personalise -keys city.keys -asn 33010000000000012345 -fen 10000 -out card.json
 //	        make a card (and, the first time, the city's keys)
 //	city serve -listen 127.0.0.1:9443 -keys city.keys -ledger ledger.jsonl …
 //	        serve readers
+//	city resolve -card HOST:PORT -transaction ID -keys city.keys -ledger ledger.jsonl …
+//	        close a load whose end is not known, by the card in the field
 //
 // It is an example: its master keys lie in a file of mode 0600, where a city
 // has them in an HSM.
@@ -19,20 +21,26 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"hufu/examples/topup/memory"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "city: error:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, args []string) error {
+	if err := memory.Keep(); err != nil {
+		return err
+	}
 	if len(args) == 0 {
-		return fmt.Errorf("use: city personalise|serve -h")
+		return fmt.Errorf("use: city personalise|serve|resolve -h")
 	}
 	f := flag.NewFlagSet("city "+args[0], flag.ContinueOnError)
 	keys := f.String("keys", "city.keys", "the city's master keys, a JSON `file` of mode 0600")
@@ -46,12 +54,14 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return personalise(*keys, *code, *asn, *fen, *out)
-	case "serve":
+	case "serve", "resolve":
 		s := &server{code: *code}
-		listen := f.String("listen", "127.0.0.1:0", "the `address` for readers")
-		ledger := f.String("ledger", "ledger.jsonl", "the loads that were decided, a `file`")
-		f.StringVar(&s.door.certificate, "certificate", "", "the server certificate and its chain, a PEM `file`")
-		f.StringVar(&s.door.key, "key", "", "its key, a PEM `file`")
+		listen := f.String("listen", "127.0.0.1:0", "serve: the `address` for readers")
+		card := f.String("card", "", "resolve: the `address` of the card in the field")
+		transaction := f.String("transaction", "", "resolve: the load's `ID`")
+		path := f.String("ledger", "ledger.jsonl", "the loads that were decided, a `file`")
+		f.StringVar(&s.door.certificate, "certificate", "", "serve: the server certificate and its chain, a PEM `file`")
+		f.StringVar(&s.door.key, "key", "", "serve: its key, a PEM `file`")
 		f.StringVar(&s.hufu.url, "hufu", "", "the `URL` of Hufu's API")
 		f.StringVar(&s.hufu.certificate, "client-certificate", "", "the certificate that Hufu knows this city by, a PEM `file`")
 		f.StringVar(&s.hufu.key, "client-key", "", "its key, a PEM `file`")
@@ -63,7 +73,21 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		s.trust.CAs = strings.Split(*cas, ",")
-		return s.serve(ctx, *listen, *keys, *ledger)
+		if err := s.open(*keys); err != nil {
+			return err
+		}
+		open := openLedger
+		if args[0] == "resolve" {
+			open = readLedger
+		}
+		var err error
+		if s.ledger, err = open(*path); err != nil {
+			return fmt.Errorf("opening the ledger: %w", err)
+		}
+		if args[0] == "resolve" {
+			return s.resolve(ctx, *card, *transaction)
+		}
+		return s.serve(ctx, *listen)
 	}
-	return fmt.Errorf("unknown command %q: use personalise or serve", args[0])
+	return fmt.Errorf("unknown command %q: use personalise, serve or resolve", args[0])
 }

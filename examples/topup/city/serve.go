@@ -49,13 +49,11 @@ type server struct {
 	ledger   *ledger
 }
 
-func (s *server) serve(ctx context.Context, listen, keys, ledger string) error {
+// open reads the city's keys and reaches Hufu.
+func (s *server) open(keys string) error {
 	var err error
 	if s.masters, err = readMasters(keys); err != nil {
 		return fmt.Errorf("reading the city's keys (city personalise makes them): %w", err)
-	}
-	if s.ledger, err = openLedger(ledger); err != nil {
-		return fmt.Errorf("opening the ledger: %w", err)
 	}
 	if s.verifier, err = trust.Open(s.trust); err != nil {
 		return err
@@ -65,10 +63,12 @@ func (s *server) serve(ctx context.Context, listen, keys, ledger string) error {
 		return fmt.Errorf("reading the city's client certificate: %w", err)
 	}
 	s.api, err = client.New(client.Config{URL: s.hufu.url, TLS: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: trust.Pool(s.verifier)}})
+	return err
+}
+
+func (s *server) serve(ctx context.Context, listen string) error {
+	cert, err := s.door.load()
 	if err != nil {
-		return err
-	}
-	if cert, err = s.door.load(); err != nil {
 		return fmt.Errorf("reading the city's server certificate: %w", err)
 	}
 	l, err := net.Listen("tcp", listen)
@@ -87,7 +87,7 @@ func (s *server) serve(ctx context.Context, listen, keys, ledger string) error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		web.Shutdown(end)
+		_ = web.Shutdown(end) // who is not done by then is cut off
 	}()
 	fmt.Printf("city %s at https://%s\n", s.code, l.Addr())
 	if err := web.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -121,7 +121,7 @@ func (s *server) handle(f func(context.Context, []byte) ([]byte, string, error))
 			fmt.Println("city: refused:", err)
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
-			json.NewEncoder(w).Encode(struct{ Reason string }{err.Error()})
+			_ = json.NewEncoder(w).Encode(struct{ Reason string }{err.Error()})
 			return
 		}
 		w.Header().Set("Content-Type", media)

@@ -23,9 +23,11 @@ const (
 	swLocked       = 0x9303
 	swCounterMax   = 0x9402
 	swNoKey        = 0x9403
+	swNoProof      = 0x9406
 	maxMACErrors   = 3
 	maxBalance     = 1_000_000_00
 	publicDataSFI  = 0x15
+	publicDataSize = 30
 	logSFI         = 0x18
 	logRecords     = 10
 	algorithm3DES  = 0x00
@@ -56,6 +58,14 @@ type Memory struct {
 	Offline uint16
 	Errors  int
 	Log     [][]byte
+	Proof   Proof // of the last load
+}
+
+// Proof is what the card can show of its last load again.
+type Proof struct {
+	Type      byte
+	Counter   uint16 // before the load
+	MAC2, TAC [4]byte
 }
 
 // Card is one CPU card in the field: a state machine on C-APDU bytes. It is
@@ -108,6 +118,8 @@ func (c *Card) run(a []byte) ([]byte, uint16) {
 		return c.readRecord(a)
 	case cla == 0x80 && ins == 0x5C:
 		return c.balance(a)
+	case cla == 0x80 && ins == 0x5A:
+		return c.prove(a)
 	case cla == 0x80 && ins == 0x50:
 		return c.initialize(a)
 	case cla == 0x80 && ins == 0x52:
@@ -137,7 +149,7 @@ func (c *Card) readBinary(a []byte) ([]byte, uint16) {
 	if a[2]&0x9F != 0x80|publicDataSFI || len(a) != 5 {
 		return nil, swNoFile
 	}
-	file := make([]byte, 30)
+	file := make([]byte, publicDataSize)
 	copy(file[2:], c.mem.City[:])
 	copy(file[10:], c.mem.ASN[:])
 	from, n := int(a[3]), int(a[4])
@@ -166,6 +178,20 @@ func (c *Card) balance(a []byte) ([]byte, uint16) {
 		return nil, swP1P2
 	}
 	return binary.BigEndian.AppendUint32(nil, c.mem.Balance), swOK
+}
+
+// prove shows MAC and TAC of the last load to whoever did not get its answer.
+func (c *Card) prove(a []byte) ([]byte, uint16) {
+	switch p := &c.mem.Proof; {
+	case len(a) != 8 || a[4] != 0x02:
+		return nil, swWrongLength
+	case a[2] != 0x00:
+		return nil, swP1P2
+	case p.Type == 0 || p.Type != a[3] || p.Counter != binary.BigEndian.Uint16(a[5:]):
+		return nil, swNoProof
+	default:
+		return append(p.MAC2[:len(p.MAC2):len(p.MAC2)], p.TAC[:]...), swOK
+	}
 }
 
 func (c *Card) initialize(a []byte) ([]byte, uint16) {
@@ -212,7 +238,7 @@ func (c *Card) credit(a []byte, l *Load) ([]byte, uint16) {
 	want := l.MAC2(c.mem.LoadKey)
 	if subtle.ConstantTimeCompare(want[:], a[12:16]) != 1 {
 		c.mem.Errors++
-		c.save()
+		_ = c.save() // refused either way
 		return nil, swMAC
 	}
 	tear := c.Tear
@@ -225,6 +251,7 @@ func (c *Card) credit(a []byte, l *Load) ([]byte, uint16) {
 	c.mem.Balance += l.Amount
 	c.mem.Online++
 	c.mem.Errors = 0
+	c.mem.Proof = Proof{Type: l.Type, Counter: l.Counter, MAC2: want, TAC: tac}
 	c.mem.Log = append([][]byte{l.record()}, c.mem.Log...)
 	if len(c.mem.Log) > logRecords {
 		c.mem.Log = c.mem.Log[:logRecords]

@@ -19,7 +19,7 @@ import (
 // Key is a two-key 3DES key, K1 | K2; parity bits are ignored.
 type Key [16]byte
 
-// Load types of the type identifier byte.
+// TypeEPLoad is the type identifier of a load of the electronic purse.
 const TypeEPLoad = 0x02
 
 // Terminal is a terminal number (终端机编号).
@@ -164,6 +164,32 @@ func CreditForLoad(date [4]byte, time [3]byte, mac2 [4]byte) []byte {
 	c := []byte{0x80, 0x52, 0x00, 0x00, 0x0B}
 	c = append(append(append(c, date[:]...), time[:]...), mac2[:]...)
 	return append(c, 0x04)
+}
+
+// Select is the command that opens the purse application.
+func Select() []byte { return append([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(AID))}, AID...) }
+
+// GetTransactionProve is the command (取交易认证) that asks for MAC and TAC of the
+// last transaction, by its type and the counter before it.
+func GetTransactionProve(kind byte, counter uint16) []byte {
+	return append(binary.BigEndian.AppendUint16([]byte{0x80, 0x5A, 0x00, kind, 0x02}, counter), 0x08)
+}
+
+// ReadPublic is the command that reads the public data file.
+func ReadPublic() []byte { return []byte{0x00, 0xB0, 0x80 | publicDataSFI, 0x00, publicDataSize} }
+
+// Public is what the example needs of the public data file.
+type Public struct {
+	City [3]byte
+	ASN  [10]byte
+}
+
+// ParsePublic reads the answer to ReadPublic, without the status word.
+func ParsePublic(b []byte) (*Public, error) {
+	if len(b) != publicDataSize {
+		return nil, ErrAnswer
+	}
+	return &Public{City: [3]byte(b[2:5]), ASN: [10]byte(b[10:20])}, nil
 }
 
 // GetBalance is the command for the electronic purse.

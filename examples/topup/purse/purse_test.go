@@ -94,7 +94,7 @@ func testCard(t *testing.T) *purse.Card {
 		LoadKey: purse.Key(un(t, vectors.Diversify.Keys["load"].CardKey)), TACKey: purse.Key(un(t, vectors.Diversify.Keys["tac"].CardKey)),
 		Balance: num(t, vectors.Load1.Inputs.OldBalance), Online: uint16(num(t, vectors.Load1.Inputs.OnlineCounter))}
 	c := purse.NewCard(m)
-	if ans, _ := c.Transmit(append([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(purse.AID))}, purse.AID...)); !bytes.HasSuffix(ans, []byte{0x90, 0x00}) {
+	if ans, _ := c.Transmit(purse.Select()); !bytes.HasSuffix(ans, []byte{0x90, 0x00}) {
 		t.Fatalf("SELECT: %X", ans)
 	}
 	return c
@@ -203,6 +203,19 @@ func TestTornCard(t *testing.T) {
 		if got := m.Balance != before.Balance; got != credited || (m.Online == before.Online+1) != credited {
 			t.Errorf("tear %d: balance %d counter %d", tear, m.Balance, m.Online)
 		}
+		// Back in the field, the card shows what it did.
+		c.Transmit(purse.Select())
+		want := []byte{0x94, 0x06}
+		if credited {
+			credit := un(t, vectors.Load1.Credit)
+			want = append(append(credit[12:16:16], un(t, vectors.Load1.TAC)...), 0x90, 0x00)
+		}
+		if ans, _ := c.Transmit(purse.GetTransactionProve(purse.TypeEPLoad, before.Online)); !bytes.Equal(ans, want) {
+			t.Errorf("tear %d: GET TRANSACTION PROVE answered %X, want %X", tear, ans, want)
+		}
+		if ans, _ := c.Transmit(purse.GetTransactionProve(purse.TypeEPLoad, before.Online+7)); !bytes.Equal(ans, []byte{0x94, 0x06}) {
+			t.Errorf("a load that never was: %X", ans)
+		}
 	}
 }
 
@@ -211,9 +224,10 @@ func TestTornCard(t *testing.T) {
 func FuzzTransmit(f *testing.F) {
 	f.Add([]byte{0x80, 0x50, 0x00, 0x02, 0x0B}, []byte{0x80, 0x52, 0x00, 0x00, 0x0B})
 	f.Add(purse.GetBalance(), []byte{0x00, 0xB2, 0x01, 0xC4})
+	f.Add(purse.GetTransactionProve(purse.TypeEPLoad, 3), purse.ReadPublic())
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		c := purse.NewCard(purse.Memory{Balance: 7, Online: 3})
-		c.Transmit(append([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(purse.AID))}, purse.AID...))
+		c.Transmit(purse.Select())
 		for _, apdu := range [][]byte{a, b} {
 			if ans, torn := c.Transmit(apdu); torn || len(ans) < 2 {
 				t.Fatalf("%X: answer %X torn %v", apdu, ans, torn)

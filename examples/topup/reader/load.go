@@ -97,10 +97,14 @@ func (r *reader) load(ctx context.Context, l *load) error {
 	if err != nil {
 		return err
 	}
-	if runErr != nil {
-		return fmt.Errorf("the card was not loaded: %w", runErr)
+	receipt = bytes.TrimSpace(receipt)
+	switch result.Outcome {
+	case verify.NotCredited:
+		return fmt.Errorf("the card was not credited: %w; the city says: %s", runErr, receipt)
+	case verify.Uncertain:
+		return fmt.Errorf("whether the card was credited is not known: %w; the city says: %s", runErr, receipt)
 	}
-	fmt.Printf("reader: card credited, balance %s, TAC %X; the city says: %s\n", yuanOf(result.Balance), result.TAC, bytes.TrimSpace(receipt))
+	fmt.Printf("reader: card credited, balance %s, TAC %X; the city says: %s\n", yuanOf(result.Balance), result.TAC, receipt)
 	return nil
 }
 
@@ -110,39 +114,19 @@ func (r *reader) ask(field *purse.Field, l *load) (*verify.LoadRequest, error) {
 	if err != nil || len(terminal) != 6 {
 		return nil, fmt.Errorf("-terminal %q is not 12 digits", l.terminal)
 	}
-	send := func(apdu []byte) ([]byte, error) {
-		a, err := field.Transmit(apdu)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.HasSuffix(a, []byte{0x90, 0x00}) {
-			return nil, fmt.Errorf("the card answered %X to %X", a[max(len(a)-2, 0):], apdu[:2])
-		}
-		return a[:len(a)-2], nil
-	}
-	if _, err := send(append([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(purse.AID))}, purse.AID...)); err != nil {
-		return nil, err
-	}
-	public, err := send([]byte{0x00, 0xB0, 0x95, 0x00, 0x1E})
+	public, err := field.Identify()
 	if err != nil {
 		return nil, err
 	}
-	if len(public) != 30 {
-		return nil, errors.New("the card's public data has the wrong length")
-	}
-	raw, err := send(purse.InitializeForLoad(1, uint32(l.fen), purse.Terminal(terminal)))
-	if err != nil {
-		return nil, err
-	}
-	init, err := purse.ParseInitialized(raw)
+	init, err := field.Initialize(uint32(l.fen), purse.Terminal(terminal))
 	if err != nil {
 		return nil, err
 	}
 	id := make([]byte, 16)
 	rand.Read(id)
 	return &verify.LoadRequest{
-		Transaction: hex.EncodeToString(id), CardCity: hex.EncodeToString(public[2:5]), ReaderCity: r.pair.city(), Reader: r.pair.name(),
-		Card: hex.EncodeToString(public[10:20]), Counter: uint32(init.Counter), Random: init.Random[:], Amount: l.fen, Balance: uint64(init.Balance),
+		Transaction: hex.EncodeToString(id), CardCity: hex.EncodeToString(public.City[:]), ReaderCity: r.pair.city(), Reader: r.pair.name(),
+		Card: hex.EncodeToString(public.ASN[:]), Counter: uint32(init.Counter), Random: init.Random[:], Amount: l.fen, Balance: uint64(init.Balance),
 		Type: purse.TypeEPLoad, KeyIndex: 1, KeyVersion: init.Version, Algorithm: init.Algorithm, MAC1: init.MAC1[:], Terminal: terminal,
 		Expiry: time.Now().Add(requestLife), EncryptionHash: r.pair.encryptionHash(),
 	}, nil

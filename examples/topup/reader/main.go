@@ -18,18 +18,24 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"hufu/examples/topup/memory"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "reader: error:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, args []string) error {
+	if err := memory.Keep(); err != nil {
+		return err
+	}
 	if len(args) == 0 {
 		return fmt.Errorf("use: reader make|load -h")
 	}
