@@ -21,6 +21,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -78,8 +79,8 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.Book == nil || cfg.Key == nil {
 		return nil, errors.New("publishing to directories: a book and a key for the statements are needed")
 	}
-	if _, err := newNoteKey("", cfg.Key.Public()); err != nil {
-		return nil, fmt.Errorf("publishing to directories: %w", err)
+	if _, ok := cfg.Key.Public().(*ecdsa.PublicKey); !ok {
+		return nil, fmt.Errorf("publishing to directories: a statement is signed with an ECDSA key, not with %T", cfg.Key.Public())
 	}
 	p := &Publisher{
 		book: cfg.Book, epochs: cfg.Book.Epochs(), key: cfg.Key, node: cmp.Or(cfg.Node, "node"), lease: cmp.Or(cfg.Lease, 15*time.Second),

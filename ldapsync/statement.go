@@ -2,19 +2,12 @@ package ldapsync
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"hufu/store"
 )
@@ -89,12 +82,7 @@ func parseStatement(text string) (*Statement, error) {
 
 // Sign returns the statement as a signed note.
 func (s *Statement) Sign(key crypto.Signer) ([]byte, error) {
-	k, err := newNoteKey(s.origin(), key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("signing statement: %w", err)
-	}
-	k.signer = key
-	signed, err := note.Sign(&note.Note{Text: s.text()}, k)
+	signed, err := store.SignNote(s.text(), key)
 	if err != nil {
 		return nil, fmt.Errorf("signing statement: %w", err)
 	}
@@ -103,53 +91,13 @@ func (s *Statement) Sign(key crypto.Signer) ([]byte, error) {
 
 // ParseStatement reads a signed note and checks its signature.
 func ParseStatement(signed []byte, key crypto.PublicKey) (*Statement, error) {
-	origin, _, _ := strings.Cut(string(signed), "\n")
-	k, err := newNoteKey(origin, key)
+	text, err := store.OpenNote(signed, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading statement: %w", err)
 	}
-	n, err := note.Open(signed, note.VerifierList(k))
-	if err != nil {
-		return nil, fmt.Errorf("reading statement: %w", err)
-	}
-	s, err := parseStatement(n.Text)
+	s, err := parseStatement(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading statement: %w", err)
 	}
 	return s, nil
-}
-
-// noteKey is an ECDSA key as package note wants to see it. The key hash is the beginning of the SHA-256 of the SubjectPublicKeyInfo, as in
-// the book's checkpoints.
-type noteKey struct {
-	name   string
-	public *ecdsa.PublicKey
-	hash   uint32
-	signer crypto.Signer
-}
-
-func newNoteKey(name string, public crypto.PublicKey) (*noteKey, error) {
-	key, ok := public.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("a statement is signed with an ECDSA key, not with %T", public)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(spki)
-	return &noteKey{name: name, public: key, hash: binary.BigEndian.Uint32(sum[:])}, nil
-}
-
-func (k *noteKey) Name() string    { return k.name }
-func (k *noteKey) KeyHash() uint32 { return k.hash }
-
-func (k *noteKey) Sign(msg []byte) ([]byte, error) {
-	digest := sha256.Sum256(msg)
-	return k.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
-}
-
-func (k *noteKey) Verify(msg, sig []byte) bool {
-	digest := sha256.Sum256(msg)
-	return ecdsa.VerifyASN1(k.public, digest[:], sig)
 }

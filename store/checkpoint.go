@@ -3,19 +3,13 @@ package store
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -70,40 +64,6 @@ func parseText(text string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// noteKey is an ECDSA key as package note wants to see it.
-type noteKey struct {
-	name   string
-	public *ecdsa.PublicKey
-	hash   uint32
-	signer crypto.Signer
-}
-
-func newNoteKey(name string, public crypto.PublicKey) (*noteKey, error) {
-	key, ok := public.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("a checkpoint is signed with an ECDSA key, not with %T", public)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(spki)
-	return &noteKey{name: name, public: key, hash: binary.BigEndian.Uint32(sum[:])}, nil
-}
-
-func (k *noteKey) Name() string    { return k.name }
-func (k *noteKey) KeyHash() uint32 { return k.hash }
-
-func (k *noteKey) Sign(msg []byte) ([]byte, error) {
-	digest := sha256.Sum256(msg)
-	return k.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
-}
-
-func (k *noteKey) Verify(msg, sig []byte) bool {
-	digest := sha256.Sum256(msg)
-	return ecdsa.VerifyASN1(k.public, digest[:], sig)
-}
-
 // Checkpoint signs the present tree, then records the note in the journal as an event of Kind "checkpoint" with the note as its Detail.
 func (b *Book) Checkpoint(ctx context.Context, key crypto.Signer) ([]byte, error) {
 	tree, err := b.Tree(ctx)
@@ -111,12 +71,7 @@ func (b *Book) Checkpoint(ctx context.Context, key crypto.Signer) ([]byte, error
 		return nil, fmt.Errorf("making checkpoint: %w", err)
 	}
 	c := &Checkpoint{Origin: originOf(b.id, b.epoch), Size: tree.Size, Root: tree.Root, Time: b.now().UTC()}
-	k, err := newNoteKey(c.Origin, key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("making checkpoint: %w", err)
-	}
-	k.signer = key
-	signed, err := note.Sign(&note.Note{Text: c.text()}, k)
+	signed, err := SignNote(c.text(), key)
 	if err != nil {
 		return nil, fmt.Errorf("signing checkpoint: %w", err)
 	}
@@ -145,16 +100,11 @@ func (tx *Tx) LastCheckpoint() (*Event, error) {
 
 // ParseCheckpoint reads a signed checkpoint and checks its signature.
 func ParseCheckpoint(signed []byte, key crypto.PublicKey) (*Checkpoint, error) {
-	origin, _, _ := strings.Cut(string(signed), "\n")
-	k, err := newNoteKey(origin, key)
+	text, err := OpenNote(signed, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading checkpoint: %w", err)
 	}
-	n, err := note.Open(signed, note.VerifierList(k))
-	if err != nil {
-		return nil, fmt.Errorf("reading checkpoint: %w", err)
-	}
-	c, err := parseText(n.Text)
+	c, err := parseText(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading checkpoint: %w", err)
 	}
