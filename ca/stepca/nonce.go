@@ -2,11 +2,7 @@ package stepca
 
 import (
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/base64"
-	"errors"
-	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -65,41 +61,4 @@ func (n *nonces) use(nonce acme.Nonce) error {
 		return acme.NewError(acme.ErrorBadNonceType, "nonce %s is unknown, used or too old", nonce)
 	}
 	return nil
-}
-
-// fetcher asks the applicant's server for the answer to a challenge.
-type fetcher struct {
-	http   *http.Client
-	dialer *net.Dialer
-}
-
-var _ acme.Client = (*fetcher)(nil)
-
-func newFetcher() *fetcher {
-	d := &net.Dialer{Timeout: 10 * time.Second}
-	return &fetcher{dialer: d, http: &http.Client{
-		Timeout: 20 * time.Second,
-		// No proxy: the answer must come from the name itself.
-		Transport: &http.Transport{DialContext: d.DialContext, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 10 * time.Second,
-			MaxResponseHeaderBytes: 32 << 10, DisableKeepAlives: true,
-			// A server that redirects to its own https has no certificate that
-			// could be checked yet: that is what it asks for.
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if len(via) > 5 {
-				return errors.New("too many redirects")
-			}
-			return nil
-		},
-	}}
-}
-
-func (f *fetcher) Get(url string) (*http.Response, error) { return f.http.Get(url) }
-
-func (f *fetcher) LookupTxt(string) ([]string, error) {
-	return nil, errors.New("dns-01 is not offered")
-}
-
-func (f *fetcher) TLSDial(network, addr string, c *tls.Config) (*tls.Conn, error) {
-	return tls.DialWithDialer(f.dialer, network, addr, c)
 }

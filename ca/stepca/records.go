@@ -103,7 +103,10 @@ var (
 		Indexes: []store.Index[authorizationRow]{{Name: "account", Keys: func(a *authorizationRow) [][]byte { return [][]byte{store.Key(a.AccountID)} }}}}
 	challenges = store.Table[challenge]{Name: "acme.challenge", Codec: store.JSON[challenge](), Key: func(c *challenge) []byte { return store.Key(c.ID) }}
 	orders     = store.Table[order]{Name: "acme.order", Codec: store.JSON[order](), Key: func(o *order) []byte { return store.Key(o.ID) },
-		Indexes: []store.Index[order]{{Name: "account", Keys: func(o *order) [][]byte { return [][]byte{store.Key(o.AccountID)} }}}}
+		Indexes: []store.Index[order]{
+			{Name: "account", Keys: func(o *order) [][]byte { return [][]byte{store.Key(o.AccountID)} }},
+			{Name: "expiry", Keys: func(o *order) [][]byte { return [][]byte{store.Key(o.ExpiresAt)} }},
+		}}
 	certificates = store.Table[certificate]{Name: "acme.cert", Codec: store.JSON[certificate](), Key: func(c *certificate) []byte { return store.Key(c.ID) },
 		Indexes: []store.Index[certificate]{
 			{Name: "serial", Keys: func(c *certificate) [][]byte { return [][]byte{store.Key(c.Serial)} }},
@@ -299,7 +302,56 @@ func (r *records) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error
 func (r *records) CreateOrder(ctx context.Context, o *acme.Order) error {
 	o.ID = newID()
 	row := order(*o)
-	return insert(ctx, r, &orders, &row)
+	return r.book.Update(ctx, func(tx *store.Tx) error {
+		if err := r.forget(tx); err != nil {
+			return err
+		}
+		return orders.Insert(tx, &row)
+	})
+}
+
+// Orders are forgotten a while after their end, two for each new one, so that
+// what strangers began does not stay for ever. Certificates and accounts stay.
+const (
+	orderKept = 7 * 24 * time.Hour
+	forgotten = 2
+)
+
+func (r *records) forget(tx *store.Tx) error {
+	old, _, err := orders.Page(tx, store.Query{Index: "expiry", Limit: forgotten})
+	if err != nil {
+		return err
+	}
+	for _, o := range old {
+		if r.now().Sub(o.ExpiresAt) < orderKept {
+			return nil
+		}
+		for _, id := range o.AuthorizationIDs {
+			if err := forgetAuthorization(tx, id); err != nil {
+				return err
+			}
+		}
+		if err := orders.Delete(tx, store.Key(o.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func forgetAuthorization(tx *store.Tx, id string) error {
+	row, err := authorizations.Get(tx, store.Key(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range row.ChallengeIDs {
+		if err := challenges.Delete(tx, store.Key(c)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return authorizations.Delete(tx, store.Key(id))
 }
 
 func (r *records) GetOrder(ctx context.Context, id string) (*acme.Order, error) {

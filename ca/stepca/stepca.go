@@ -81,10 +81,11 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	base := authority.NewContext(context.Background(), shell)
 	base = db.NewContext(base, authDB{engine: engine})
-	base = acme.NewContext(base, records, newFetcher(), acme.NewLinker(cfg.Name, "acme"), nil)
+	base = acme.NewContext(base, records, newFetcher(cfg.HTTPPort), acme.NewLinker(cfg.Name, "acme"), nil)
 	mux := chi.NewRouter()
 	mux.Route("/acme", func(r chi.Router) { acmeapi.Route(r) })
-	return withValues(base, mux), nil
+	d := &door{now: cfg.Now, fresh: records.nonces.create, used: map[string]allowance{}}
+	return d.guard(withValues(base, mux)), nil
 }
 
 // newShell makes the authority that smallstep's handlers insist on; it holds no

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type world struct {
 	url  string
 	http string // port on which certbot answers http-01
 	dir  string
+
+	ahead atomic.Int64 // of the node's clock
 }
 
 func freePort(t *testing.T) string {
@@ -76,7 +79,7 @@ func newWorld(t *testing.T, domains ...string) *world {
 	var port int
 	fmt.Sscan(w.http, &port)
 	h, err := stepca.New(stepca.Config{Authority: authority, Book: w.book, CA: "services", Name: "localhost", Domains: domains, HTTPPort: port,
-		Root: w.pki.Root.Record.Certificate})
+		Root: w.pki.Root.Record.Certificate, Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }})
 	if err != nil {
 		t.Fatal(err)
 	}
