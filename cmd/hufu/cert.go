@@ -83,7 +83,7 @@ func (g *globals) deliver(ctx context.Context, cmd *cobra.Command, c *client.Cli
 	}
 	var b strings.Builder
 	for _, der := range append(append(ders, authority.Certificate), withoutRoot(authority.Chain)...) {
-		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
 	if out == "" {
 		fmt.Fprint(cmd.OutOrStdout(), b.String())

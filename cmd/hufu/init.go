@@ -255,7 +255,7 @@ func (n *node) certifyAdmins(ctx context.Context, admins []admin, out string) er
 func writeIdentity(base string, conf *Config, authority *store.CA, der []byte) error {
 	var chain bytes.Buffer
 	for _, d := range append([][]byte{der, authority.Certificate}, withoutRoot(authority.Chain)...) {
-		pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: d})
+		chain.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: d}))
 	}
 	if err := replaceFile(base+".pem", chain.Bytes(), 0o644); err != nil {
 		return err

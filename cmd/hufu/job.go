@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -75,10 +76,10 @@ func newJobWatch(g *globals) *cobra.Command {
 	return &cobra.Command{Use: "watch JOB", Short: "Follow a job to its end", Args: cobra.ExactArgs(1),
 		RunE: g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, args []string) error {
 			j, err := g.watch(ctx, cmd, cl, args[0])
-			if j != nil {
-				g.showJob(cmd, j)
+			if j == nil {
+				return err
 			}
-			return err
+			return errors.Join(err, g.showJob(cmd, j))
 		})}
 }
 

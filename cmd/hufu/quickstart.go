@@ -82,8 +82,7 @@ func (g *globals) startWorld(cmd *cobra.Command, dir string, o *quickstartOption
 	for i, s := range steps {
 		w.say("\n%s", fmt.Sprintf("%d. %s", i+1, g.say(s.title)))
 		if err := s.run(cmd.Context()); err != nil {
-			g.stopWorld(cmd, dir)
-			return fmt.Errorf("quickstart, step %d (%s): %w", i+1, s.title, err)
+			return fmt.Errorf("quickstart, step %d (%s): %w", i+1, s.title, errors.Join(err, g.stopWorld(cmd, dir)))
 		}
 	}
 	return w.farewell()
@@ -185,7 +184,9 @@ func (w *world) detach(name string, env []string, args ...string) error {
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	w.note(name, c.Process.Pid)
+	if err := w.note(name, c.Process.Pid); err != nil {
+		return fmt.Errorf("noting %s: %w", name, errors.Join(err, c.Process.Kill())) // nobody could end it later
+	}
 	return c.Process.Release()
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -91,7 +92,7 @@ func (w *lived) exits(args ...string) (out string, code int) {
 	c := exec.Command("hufu", args...)
 	c.Dir, c.Env = w.dir, w.env
 	raw, err := c.CombinedOutput()
-	if _, ran := err.(*exec.ExitError); err != nil && !ran {
+	if ran := (*exec.ExitError)(nil); err != nil && !errors.As(err, &ran) {
 		w.t.Fatal(err)
 	}
 	return string(raw), c.ProcessState.ExitCode()

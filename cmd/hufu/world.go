@@ -278,7 +278,9 @@ func (w *world) nodePid() (pid int) {
 	var name string
 	for _, line := range w.pids {
 		if strings.HasPrefix(line, "node ") {
-			fmt.Sscan(line, &name, &pid)
+			if _, err := fmt.Sscan(line, &name, &pid); err != nil {
+				return 0
+			}
 		}
 	}
 	return pid
