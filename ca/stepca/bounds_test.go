@@ -60,14 +60,11 @@ func (w *world) challenge(t *testing.T) string {
 	}
 	for _, ch := range a.Challenges {
 		if ch.Type == "http-01" {
-			told := ""
 			got, err := c.Accept(t.Context(), ch)
 			if err != nil {
-				told = err.Error()
-			} else {
-				told = fmt.Sprint(got.Error)
+				return err.Error()
 			}
-			return told
+			return fmt.Sprint(got.Error)
 		}
 	}
 	t.Fatal("there is no http-01")
