@@ -1,0 +1,141 @@
+// Command bench measures Hufu beside its limits and its peers, on this machine,
+// in one run, and prints one table. It asserts nothing: a figure below its goal
+// is shown as such.
+//
+// How to read the table. A row is one figure. "Hufu" and "limit or peer" are
+// medians of several rounds in which the two (or three) took turns, so that a
+// machine whose speed drifts slows all of them; "ratio" is the first divided by
+// the second, and higher is better. A limit is the least code that does the same
+// work and keeps nothing of what Hufu is for: a ratio of 0.4 says that all that
+// Hufu adds (the network, mutual TLS, the gate, policy, two commits, a journal)
+// costs 1.5 times the bare work. A peer is another program that does what Hufu
+// does. Clients, limits, peers and Hufu share the same CPUs, so a second program
+// on the machine changes every figure, and the ratios less.
+//
+//   - hsm.sign: P-256 signatures through Hufu's session pool, against bare
+//     C_SignInit and C_Sign in a loop, on the same key in SoftHSM, with as many
+//     sessions.
+//   - issue.single: server certificates asked for one by one, by 64 clients over
+//     keep-alive connections with mutual TLS, of a node that hufu quickstart
+//     made, its CA key in SoftHSM, every commit on disk. Against 64 goroutines
+//     that parse a request and check it, encode a certificate of the same
+//     content, sign it in SoftHSM, check the signature and commit in groups to
+//     bbolt: no network, no policy, no index, no journal, one commit instead of
+//     two.
+//   - issue.single.vs-stepca: the same against step-ca with a token of the same
+//     kind, its bbolt database and a one-time token for each request (JWK
+//     provisioner).
+//   - ocsp.presigned: answers that were signed before, asked of the node over 64
+//     keep-alive connections, against a handler of a few lines in a process of
+//     its own that reads the same requests and returns the same answers.
+//
+// Requests, keys and one-time tokens are made before the clock starts. All
+// databases lie side by side below build/, on one file system, and fsync.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	pace := flag.Float64("pace", 1, "multiplies the time of every round")
+	hufu := flag.String("hufu", "", "the `program` to measure (default: the one beside this program's folder)")
+	only := flag.String("only", "", "measure only the figures whose names begin with this, and write no bench.json")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *hufu, *pace, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: error:", err)
+		os.Exit(1)
+	}
+}
+
+// run works in a folder of its own beside this program and leaves only the table.
+func run(ctx context.Context, hufu string, pace float64, only string) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b := &bench{began: time.Now(), pace: pace, programs: filepath.Dir(self), hufu: hufu}
+	if b.hufu == "" {
+		b.hufu = filepath.Join(b.programs, "..", "hufu")
+	}
+	if b.dir, err = os.MkdirTemp(b.programs, "work-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	defer func() { err = errors.Join(err, b.stop()) }()
+
+	b.say("%d CPUs, %s, load average %s", runtime.NumCPU(), runtime.Version(), load())
+	if err := b.openToken(ctx); err != nil {
+		return fmt.Errorf("making a token: %w", err)
+	}
+	var figures []figure
+	for _, m := range []struct {
+		name    string
+		measure func(context.Context) ([]figure, error)
+	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}} {
+		if !strings.HasPrefix(m.name, only) {
+			continue
+		}
+		b.say("%s", m.name)
+		f, err := m.measure(ctx)
+		if err != nil {
+			return fmt.Errorf("measuring %s: %w", m.name, err)
+		}
+		figures = append(figures, f...)
+	}
+	printTable(os.Stdout, figures)
+	b.say("done; load average %s", load())
+	if only != "" {
+		return nil
+	}
+	return writeJSON(filepath.Join(b.programs, "..", "bench.json"), figures)
+}
+
+// bench is one run.
+type bench struct {
+	began    time.Time
+	pace     float64
+	programs string // folder of this program and its helpers
+	hufu     string // the program
+	dir      string // of this run
+	token    *token
+	node     *node
+	ends     []func() error // in the order of beginning
+}
+
+// stop ends everything that was started, the last first.
+func (b *bench) stop() (err error) {
+	for i := len(b.ends) - 1; i >= 0; i-- {
+		err = errors.Join(err, b.ends[i]())
+	}
+	return err
+}
+
+func (b *bench) atEnd(f func() error) { b.ends = append(b.ends, f) }
+
+// say shows progress.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench %4.0fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// load is the machine's load average over one minute, where it is known.
+func load() string {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(raw), " ")
+	return one
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hufu/internal/ocsp"
+	"hufu/store"
+)
+
+// statusSample is for how many certificates the status is asked, in turn.
+const statusSample = 100
+
+// pair is a request and the answer that the node gave to it.
+type pair struct{ Request, Answer []byte }
+
+// presigned measures ocsp.presigned.
+func (b *bench) presigned(ctx context.Context) ([]figure, error) {
+	n, err := b.startNode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.side().once(ctx, statusSample); err != nil {
+		return nil, err
+	}
+	pairs, err := n.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bare, pid, err := b.startBare(pairs)
+	if err != nil {
+		return nil, fmt.Errorf("starting the bare handler: %w", err)
+	}
+	for _, p := range pairs {
+		for _, u := range []string{n.Publish + "/ocsp/services", bare + "/ocsp/services"} {
+			if again, err := askOCSP(ctx, u, p.Request); err != nil || !bytes.Equal(again, p.Answer) {
+				return nil, fmt.Errorf("%s gives another answer than before: %v", u, err)
+			}
+		}
+	}
+	var sides []side
+	for _, at := range []struct {
+		name, url string
+		pid       int
+	}{{"responder", n.Publish, n.pid}, {"bare", bare, pid}} {
+		u, err := url.Parse(at.url)
+		if err != nil {
+			return nil, err
+		}
+		g, err := newGenerator(u.Host, requests(pairs))
+		if err != nil {
+			return nil, err
+		}
+		defer g.close()
+		sides = append(sides, side{name: at.name, work: g.run, pid: at.pid})
+	}
+	rates, err := b.race(ctx, 9, 2000, 1200*time.Millisecond, sides...)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{newFigure("ocsp.presigned", rates[0], rates[1], "bare net/http handler that returns the same answers", 0.8, "OCSP answers/s")}, nil
+}
+
+// once prepares and does n pieces of work, with no clock.
+func (s side) once(ctx context.Context, n int) error {
+	_, err := s.run(ctx, n)
+	return err
+}
+
+// ask has the node sign an answer for each certificate of the sample.
+func (n *node) ask(ctx context.Context) ([]pair, error) {
+	authority, err := n.Operator.CA(ctx, "services")
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := ocsp.NewIssuer(authority.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	var pairs []pair
+	for _, hex := range n.serials {
+		serial, err := store.ParseSerial(hex)
+		if err != nil {
+			return nil, err
+		}
+		id := issuer.CertID(crypto.SHA1, serial[:])
+		request, err := ocsp.MakeRequest(nil, id)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := askOCSP(ctx, n.Publish+"/ocsp/services", request)
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := ocsp.ParseResponse(answer, 1<<16)
+		if err != nil {
+			return nil, err
+		}
+		if s := parsed.Find(id); s == nil || s.Status != ocsp.Good {
+			return nil, fmt.Errorf("the node does not say good of %s", hex)
+		}
+		pairs = append(pairs, pair{request, answer})
+	}
+	return pairs, nil
+}
+
+func askOCSP(ctx context.Context, u string, request []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/ocsp-request")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", u, res.Status)
+	}
+	return io.ReadAll(res.Body)
+}
+
+// requests writes the pairs' requests as HTTP has them on the wire.
+func requests(pairs []pair) [][]byte {
+	var all [][]byte
+	for _, p := range pairs {
+		all = append(all, append(fmt.Appendf(nil, "POST /ocsp/services HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/ocsp-request\r\nContent-Length: %d\r\n\r\n",
+			len(p.Request)), p.Request...))
+	}
+	return all
+}
+
+// startBare starts the bare handler and returns its address and process.
+func (b *bench) startBare(pairs []pair) (url string, pid int, err error) {
+	raw, err := json.Marshal(pairs)
+	if err != nil {
+		return "", 0, err
+	}
+	file := filepath.Join(b.dir, "answers.json")
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		return "", 0, err
+	}
+	cmd := exec.Command(filepath.Join(b.programs, "bare"), file)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", 0, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", 0, err
+	}
+	b.atEnd(func() error { return errors.Join(in.Close(), cmd.Wait()) })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return "", 0, err
+	}
+	return "http://" + strings.TrimSpace(line), cmd.Process.Pid, nil
+}
