@@ -278,7 +278,8 @@ func TestLeases(t *testing.T) {
 	book := newBook(t, c)
 	asleep, wake := make(chan *jobs.Run), make(chan struct{})
 	woke := make(chan error, 1)
-	a := jobs.New(jobs.Config{Book: book, Node: "a", Now: c.now, Lease: time.Hour, Funcs: map[string]jobs.Func{"work": func(ctx context.Context, r *jobs.Run) error {
+	// One worker: a is asleep over the first job and cannot take the second.
+	a := jobs.New(jobs.Config{Book: book, Node: "a", Now: c.now, Lease: time.Hour, Workers: 1, Funcs: map[string]jobs.Func{"work": func(ctx context.Context, r *jobs.Run) error {
 		if err := r.Save(ctx, 1, jobs.Item{Name: "0"}); err != nil {
 			return err
 		}
@@ -289,6 +290,8 @@ func TestLeases(t *testing.T) {
 		return err
 	}}})
 	run(t, a)
+	rouse := sync.OnceFunc(func() { close(wake) })
+	t.Cleanup(rouse) // before Run is waited for, however the test ends
 	job := start(t, book, a, "work", 30)
 	<-asleep
 	b := jobs.New(jobs.Config{Book: book, Node: "b", Now: c.now, Lease: 30 * time.Millisecond, Funcs: map[string]jobs.Func{"work": count}})
@@ -303,7 +306,7 @@ func TestLeases(t *testing.T) {
 	if job.State != jobs.Done || job.Node != "b" {
 		t.Errorf("it ended as %+v", job)
 	}
-	close(wake)
+	rouse()
 	if err := <-woke; err == nil || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("the sleeper wrote: %v", err)
 	}

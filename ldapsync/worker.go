@@ -194,7 +194,12 @@ func (s *session) run(ctx context.Context) error {
 	for range s.dir.InFlight {
 		group.Go(func() {
 			for j := range s.todo {
-				s.done <- s.write(inner, j)
+				// Once the session has ended nobody takes outcomes any more, and
+				// there may be more of them than the channel holds.
+				select {
+				case s.done <- s.write(inner, j):
+				case <-inner.Done():
+				}
 			}
 		})
 	}
