@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"hufu/policy"
@@ -129,8 +130,9 @@ func (e *SignerError) Error() string {
 	return fmt.Sprintf("city %s cannot sign: %v. Issue it a city-sign certificate", e.City, e.Err)
 }
 
-// refuse journals a refusal and returns it. What is not a refusal passes: a failing
-// book or token is for the log of whoever asked.
+// refuse journals a refusal and returns it; of a flood, the next one that is written
+// says how many were not. What is not a refusal passes: a failing book or token is
+// for the log of whoever asked.
 func (s *Service) refuse(ctx context.Context, c policy.Caller, op policy.Operation, m []byte, err error) error {
 	var denied *policy.Denied
 	var misfit verify.Misfit
@@ -140,6 +142,8 @@ func (s *Service) refuse(ctx context.Context, c policy.Caller, op policy.Operati
 		Half    verify.Half      `json:"half,omitempty"`
 		Detail  string           `json:"detail"`
 		Message store.Hash       `json:"message,omitzero"`
+
+		Unwritten uint64 `json:"unwritten,omitempty"` // of the same caller, since the last that was written
 	}{Op: op, Detail: err.Error()}
 	switch {
 	case errors.As(err, &misfit):
@@ -152,6 +156,11 @@ func (s *Service) refuse(ctx context.Context, c policy.Caller, op policy.Operati
 	if m != nil {
 		d.Message = store.Sum(m)
 	}
+	write, unwritten := s.flood.admit(c.Fingerprint, s.cfg.Now())
+	if !write {
+		return err
+	}
+	d.Unwritten = unwritten
 	// What a stranger put into a name is not worth a page of the journal.
 	if len(d.Detail) > 500 {
 		d.Detail = d.Detail[:500]
@@ -171,4 +180,46 @@ func (s *Service) refuse(ctx context.Context, c policy.Caller, op policy.Operati
 		s.cfg.Log.Error("journalling a refusal", "op", op, "reason", d.Reason, "error", bookErr)
 	}
 	return err
+}
+
+// refusalsOfOne is how many refusals of one caller are journalled in a minute.
+const refusalsOfOne = 240
+
+// flood keeps a caller that is broken, or worse, from filling the book. Callers are
+// people and machines that the book knows, so there are not many.
+type flood struct {
+	mu sync.Mutex
+	of map[store.Hash]*refusals // guarded by mu; by the caller's fingerprint
+}
+
+// refusals are those of one caller.
+type refusals struct {
+	minute    int64 // the present one
+	written   int   // in it
+	unwritten uint64
+}
+
+// admit tells whether a refusal is to be journalled, and how many of this caller
+// were not since the last that was.
+func (f *flood) admit(caller store.Hash, now time.Time) (write bool, unwritten uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.of[caller]
+	if r == nil {
+		if f.of == nil {
+			f.of = make(map[store.Hash]*refusals)
+		}
+		r = &refusals{}
+		f.of[caller] = r
+	}
+	if m := now.Unix() / 60; m != r.minute {
+		r.minute, r.written = m, 0
+	}
+	if r.written >= refusalsOfOne {
+		r.unwritten++
+		return false, 0
+	}
+	r.written++
+	unwritten, r.unwritten = r.unwritten, 0
+	return true, unwritten
 }

@@ -157,13 +157,7 @@ func (s *Service) reserve(tx *store.Tx, c policy.Caller, load *verify.Load, a Au
 
 // claim takes the card's counter for t.
 func (t *Transaction) claim(tx *store.Tx, actor string, mac1Accepted bool) error {
-	// A card counts upwards: once it was credited at a higher counter, this
-	// one is history.
-	last, err := transactions.Last(tx, "slot", store.Key(t.City, t.Card))
-	if err == nil && last.Counter > t.Counter && last.State == Credited {
-		return &SpentError{ID: t.ID, Counter: t.Counter, By: last.ID}
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err := t.notOvertaken(tx); err != nil {
 		return err
 	}
 	var earlier []*Transaction
@@ -193,6 +187,30 @@ func (t *Transaction) claim(tx *store.Tx, actor string, mac1Accepted bool) error
 		}
 	}
 	return nil
+}
+
+// notOvertaken looks for a credit at a higher counter: a card counts upwards, so
+// after it this one is history. What lies between may have failed or be open.
+func (t *Transaction) notOvertaken(tx *store.Tx) error {
+	q := store.Query{Index: "slot", Prefix: store.Key(t.City, t.Card), Reverse: true, Limit: 16}
+	for {
+		rows, next, err := transactions.Page(tx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range rows {
+			if e.Counter <= t.Counter {
+				return nil
+			}
+			if e.State == Credited {
+				return &SpentError{ID: t.ID, Counter: t.Counter, By: e.ID}
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		q.After = next
+	}
 }
 
 // kept returns the permission of a transaction, nil where none is kept.

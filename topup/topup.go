@@ -22,7 +22,8 @@
 // city do not allow it, requests that live too long, a transaction number or a
 // random used twice, a counter that is taken or spent, a card of another city
 // without an agreement of both cities, and results that do not fit what was
-// permitted. Every refusal is a verify.Misfit or a *policy.Denied and is journalled.
+// permitted. Every refusal is a verify.Misfit or a *policy.Denied and is journalled,
+// a flood of them in part.
 package topup
 
 import (
@@ -72,6 +73,7 @@ type Signer struct {
 type Service struct {
 	cfg   Config
 	locks [64]chan struct{} // one of them is held while an answer is made
+	flood flood
 }
 
 // New returns a Service.

@@ -205,6 +205,36 @@ func TestCounters(t *testing.T) {
 	if _, err := w.authorise(w.signed(r, w.request(r, "9901000000099999", 7)), true); err != nil {
 		t.Errorf("another card: %v", err)
 	}
+	// A failed one above hides no credit below it.
+	if _, err := load(9, verify.NotCredited); err != nil {
+		t.Errorf("the next counter: %v", err)
+	}
+	_, err = load(5, verify.Credited)
+	refused[*topup.SpentError](t, w, "a counter below a failed one", err)
+}
+
+// TestFlood: a caller that is refused without end does not fill the book, and the
+// journal tells how many refusals it does not hold.
+func TestFlood(t *testing.T) {
+	w := newWorld(t)
+	rubbish := func(n int) {
+		for range n {
+			if _, err := w.service.Verify(t.Context(), w.city, []byte("rubbish")); err == nil {
+				t.Fatal("rubbish was verified")
+			}
+		}
+	}
+	rubbish(1000)
+	all := w.events(t, store.KindRefused)
+	if len(all) < 100 || len(all) > 500 {
+		t.Errorf("of 1000 refusals in a minute %d are journalled", len(all))
+	}
+	w.wait(time.Minute)
+	rubbish(1)
+	all = w.events(t, store.KindRefused)
+	if n, _ := all[len(all)-1]["unwritten"].(float64); int(n) != 1001-len(all) {
+		t.Errorf("the next refusal says that %v were not written, of 1001 %d were", n, len(all))
+	}
 }
 
 // What may not be authorised, each with its name.
@@ -403,6 +433,10 @@ func TestOvertaken(t *testing.T) {
 	r := w.reader(t, home, "1001")
 	first, second := w.request(r, "9901000000012345", 7), w.request(r, "9901000000012345", 7)
 	one, two := w.signed(r, first), w.signed(r, second)
+	// The second is made while the first is, so they must not share a lock.
+	for sha256.Sum256(one)[0]%64 == sha256.Sum256(two)[0]%64 {
+		two = w.signed(r, second)
+	}
 	once := true
 	w.token.After = func(int64) error {
 		if once {
@@ -509,6 +543,11 @@ func TestConfirm(t *testing.T) {
 		change(res)
 		_, err := w.confirm(r, res, true)
 		refused[*verify.MismatchError](t, w, what, err)
+	}
+	for _, e := range w.events(t, store.KindRefused) {
+		if d := fmt.Sprint(e); strings.Contains(d, "99010000") {
+			t.Errorf("a card's number is in the journal for ever: %s", d)
+		}
 	}
 	req, permission := begin()
 	res := result(req, permission, verify.Credited)
