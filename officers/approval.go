@@ -74,7 +74,7 @@ const (
 // ApprovalError says why an approval cannot be given or used.
 type ApprovalError struct {
 	ID      string
-	Problem string // stable: "expired", "not-open", "not-granted", "own-request", "given-before", "other-bytes", "signature"
+	Problem string // stable: "expired", "not-open", "not-granted", "own-request", "given-before", "other-bytes", "signature", "withdrawn"
 	Detail  string
 	Remedy  string
 }
@@ -132,6 +132,9 @@ func (o *Office) Approve(tx *store.Tx, c policy.Caller, id string, der []byte) (
 	case slices.ContainsFunc(a.Given, func(g Consent) bool { return g.Fingerprint == c.Fingerprint || g.Name == c.Name }):
 		return nil, &ApprovalError{id, "given-before", "this person has signed it", "ask another person"}
 	}
+	if err := o.stillStands(tx, a); err != nil {
+		return nil, err
+	}
 	if err := checkConsent(tx, a, c, der); err != nil {
 		return nil, &ApprovalError{id, "signature", err.Error(), "sign the canonical bytes of this approval with your own key"}
 	}
@@ -177,9 +180,67 @@ func (o *Office) Consume(tx *store.Tx, id string, request store.Hash) error {
 	case store.Sum(a.Request) != request:
 		return &ApprovalError{id, "other-bytes", "it was given for another request", "do what was approved, or have this approved"}
 	}
+	if err := o.stillStands(tx, a); err != nil {
+		return err
+	}
 	a.State = Used
 	a.Seq = a.journal(tx, store.KindApprovalUsed, policy.Caller{Name: a.Name})
 	return approvals.Put(tx, a)
+}
+
+// stillStands checks that whoever asked, and whoever has signed, could do so now:
+// what was begun with a certificate that was held or revoked since, or by somebody
+// whose rights were taken away, comes to nothing. A certificate that was renewed
+// stands for the one before it.
+func (o *Office) stillStands(tx *store.Tx, a *Approval) error {
+	if err := o.couldNow(tx, a, a.Requester, a.Name, a.Op); err != nil {
+		return err
+	}
+	for _, g := range a.Given {
+		if err := o.couldNow(tx, a, g.Fingerprint, g.Name, policy.OpApprovalGive); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Office) couldNow(tx *store.Tx, a *Approval, fingerprint store.Hash, name string, op policy.Operation) error {
+	gone := func(why string) error {
+		return &ApprovalError{a.ID, "withdrawn", fmt.Sprintf("%q, who had a part in it, %s", name, why), "have it requested again, by people who may"}
+	}
+	p, err := people.Get(tx, store.Key(fingerprint))
+	if err == nil && p.State != Active {
+		p, err = successor(tx, p)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return gone("acts no more")
+	case err != nil:
+		return fmt.Errorf("looking up %q: %w", name, err)
+	}
+	problem, err := standing(tx, p.ca, p.serial, p.notAfter, o.Now())
+	switch {
+	case err != nil:
+		return err
+	case problem != "":
+		return gone("has a certificate that is " + problem)
+	case policy.Allowed(policy.Caller{Name: p.Name, Roles: p.Roles, City: p.City}, op, a.City) != nil:
+		return gone("may not do " + string(op) + " any more")
+	}
+	return nil
+}
+
+// successor finds the person who has the renewed certificate of a removed one.
+func successor(tx *store.Tx, removed *Person) (*Person, error) {
+	for p, err := range people.Scan(tx, "active", nil) {
+		if err != nil {
+			return nil, err
+		}
+		if p.line == removed.line {
+			return p, nil
+		}
+	}
+	return nil, store.ErrNotFound
 }
 
 // Approval returns one approval.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"hufu/ca"
 	"hufu/internal/cms"
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
@@ -131,6 +132,64 @@ func TestApprovalExpires(t *testing.T) {
 		})
 		if err == nil {
 			t.Errorf("an approval of %q was opened", bad)
+		}
+	}
+}
+
+// TestApprovalOfTheGone: what somebody asked for or signed comes to nothing when
+// that person's certificate is held or revoked, or the rights are taken away; a
+// renewed certificate stands for the one before.
+func TestApprovalOfTheGone(t *testing.T) {
+	request := []byte(`{}`)
+	for what, change := range map[string]func(w *world, wang, who *holder) bool{
+		"held": func(w *world, _, who *holder) bool {
+			w.update(func(tx *store.Tx) error {
+				return w.ca.Suspend(tx, ca.Ref{CA: who.record.CA, Serial: who.record.Serial}, "tester")
+			})
+			return false
+		},
+		"removed": func(w *world, wang, who *holder) bool {
+			third := w.holder("operator", "Zhao", "", "", policy.CAAdmin)
+			if err := errors.Join(w.add(who, wang, third), w.remove(wang, third, store.Sum(who.Certificate()))); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		},
+		"renewed": func(w *world, wang, who *holder) bool {
+			if err := w.add(who, wang, w.holder("operator", who.Name, "", who.record.Line, policy.CAAdmin)); err != nil {
+				t.Fatal(err)
+			}
+			return true
+		},
+	} {
+		for _, part := range []string{"asked", "signed"} {
+			w := newWorld(t)
+			li, wang := w.admins()
+			asks, signs, stays := li, wang, wang
+			if part == "signed" {
+				asks, signs, stays = wang, li, wang
+			}
+			granted := w.approved(asks, signs, policy.OpCertificateIssue, request)
+			var open *officers.Approval
+			w.update(func(tx *store.Tx) (err error) {
+				open, err = w.Request(tx, w.caller(asks), policy.OpCertificateIssue, "", request, 1)
+				return err
+			})
+			stands := change(w, stays, li)
+			err := w.try(func(tx *store.Tx) error { return w.Consume(tx, granted, store.Sum(request)) })
+			if stands != (err == nil) || !stands && problem(err) != "withdrawn" {
+				t.Errorf("%s by one who was %s: used: %v", part, what, err)
+			}
+			if part == "signed" {
+				continue
+			}
+			err = w.try(func(tx *store.Tx) error {
+				_, err := w.Approve(tx, w.caller(wang), open.ID, wang.sign(w, open.Canonical))
+				return err
+			})
+			if stands != (err == nil) || !stands && problem(err) != "withdrawn" {
+				t.Errorf("asked by one who was %s: signed: %v", what, err)
+			}
 		}
 	}
 }
