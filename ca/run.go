@@ -23,10 +23,16 @@ func (a *Authority) Run(ctx context.Context) error {
 	if err := a.recoverNow(ctx); err != nil {
 		return err
 	}
+	// Read before the first lists are signed: a change that comes between is
+	// seen by one of the two.
+	var after uint64
+	if err := a.Book.View(ctx, func(tx *store.Tx) error { after = tx.Head(); return nil }); err != nil {
+		return fmt.Errorf("reading the head of the journal: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	changed := make(chan string)
 	g.Go(func() error { return a.keepLease(ctx) })
-	g.Go(func() error { return a.watch(ctx, changed) })
+	g.Go(func() error { return a.watch(ctx, after, changed) })
 	g.Go(func() error { return a.keepLists(ctx, changed) })
 	return g.Wait()
 }
@@ -61,12 +67,9 @@ func (a *Authority) keepLease(ctx context.Context) error {
 	}
 }
 
-// watch sends the ID of a CA whenever something changes that its CRL shows.
-func (a *Authority) watch(ctx context.Context, changed chan<- string) error {
-	var after uint64
-	if err := a.Book.View(ctx, func(tx *store.Tx) error { after = tx.Head(); return nil }); err != nil {
-		return fmt.Errorf("reading the head of the journal: %w", err)
-	}
+// watch sends the ID of a CA whenever something changes, after an event, that
+// its CRL shows.
+func (a *Authority) watch(ctx context.Context, after uint64, changed chan<- string) error {
 	for {
 		events, err := a.Book.Follow(ctx, after, 1000)
 		if err != nil {

@@ -21,6 +21,10 @@ const (
 // (RFC 5280, Section 5.3.1).
 var revocationReasons = []int{0, 1, 2, 3, 4, 5, 9, 10}
 
+// earliest is the earliest that a key can have been lost. A list or a directory
+// could not write down a year before the first.
+var earliest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // Suspend puts a good certificate on hold.
 func (a *Authority) Suspend(tx *store.Tx, r Ref, actor string) error {
 	s, err := a.status(tx, r, "suspend", store.Good)
@@ -54,6 +58,9 @@ func (a *Authority) Revoke(tx *store.Tx, r Ref, reason int, invalidity time.Time
 	}
 	if invalidity.After(tx.Now()) {
 		return &RequestError{Problem: "request-time", Detail: "the invalidity date lies in the future", Remedy: "give the time at which the key was lost, or none"}
+	}
+	if !invalidity.IsZero() && invalidity.Before(earliest) {
+		return &RequestError{Problem: "request-time", Detail: "the invalidity date lies before " + earliest.Format(time.DateOnly), Remedy: "give the time at which the key was lost, or none"}
 	}
 	if reason == keyCompromise {
 		if err := condemn(tx, r); err != nil {

@@ -64,6 +64,11 @@ func TestRevocationReasons(t *testing.T) {
 	if err := w.book.Update(t.Context(), func(tx *store.Tx) error { return w.Revoke(tx, r, 1, lost.Add(2*time.Hour), "tester") }); problem(err) != "request-time" {
 		t.Errorf("a key was lost in the future: %v", err)
 	}
+	for _, ago := range []time.Time{time.Date(0, 1, 1, 0, 0, 0, 0, time.FixedZone("", 14*3600)), time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC)} {
+		if err := w.book.Update(t.Context(), func(tx *store.Tx) error { return w.Revoke(tx, r, 1, ago, "tester") }); problem(err) != "request-time" {
+			t.Errorf("a key was lost in %v: %v", ago, err)
+		}
+	}
 	w.update(func(tx *store.Tx) error { return w.Revoke(tx, r, 1, lost, "tester") })
 	if s := w.status(r); !s.InvalidityDate.Equal(lost.UTC().Truncate(time.Second)) {
 		t.Errorf("the invalidity date is %v", s.InvalidityDate)
