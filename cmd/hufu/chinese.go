@@ -119,8 +119,8 @@ var chinese = map[string]string{
 	"transcript's last hash: %s":                                                    "记录的末行摘要：%s",
 
 	"  stays in the directory alone: %s": "  仅留在目录中：%s",
-	"directory %s does not hold what its last signed statement says: its writer died under load, or somebody else wrote there; compare it with another directory": "目录 %s 的内容与其最后一份签名声明不符：写入者在负载下中断，或有他人写入；请与另一目录比对",
-	"directory %s still knows more, and the node will not start: %s; restore again with --from-directory %s besides":                                              "目录 %s 仍有更新的内容，节点将不启动：%s；请再加 --from-directory %s 重新恢复",
-	"directory %s: %d certificates, %d statuses and %d CRLs came back":                                                                                            "目录 %s：找回证书 %d 张、状态 %d 条、CRL %d 份",
-	"in no directory are officers, approvals, jobs and loads: look through them with hufu officer list and hufu topup list":                                       "人员、审批、作业与充值记录不在任何目录中：请用 hufu officer list 与 hufu topup list 核对",
+	"directory %s does not hold what a signed statement says: its writer died under load, or somebody else wrote there; compare it with another directory": "目录 %s 的内容与签名声明不符：写入者在负载下中断，或有他人写入；请与另一目录比对",
+	"directory %s still knows more, and the node will not start: %s; restore again with --from-directory %s besides":                                       "目录 %s 仍有更新的内容，节点将不启动：%s；请再加 --from-directory %s 重新恢复",
+	"directory %s: %d certificates, %d statuses and %d CRLs came back":                                                                                     "目录 %s：找回证书 %d 张、状态 %d 条、CRL %d 份",
+	"in no directory are officers, approvals, jobs and loads: look through them with hufu officer list and hufu topup list":                                "人员、审批、作业与充值记录不在任何目录中：请用 hufu officer list 与 hufu topup list 核对",
 }

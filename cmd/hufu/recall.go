@@ -32,9 +32,10 @@ func (g *globals) recall(cmd *cobra.Command, n *node, names []string) error {
 	if n.root, err = caRecord(ctx, n.book, "root"); err != nil {
 		return err
 	}
+	taken := map[string]store.State{}
 	for _, d := range n.conf.Directories {
 		if slices.Contains(names, d.Name) {
-			if err := g.recallFrom(cmd, n, d, key); err != nil {
+			if err := g.recallFrom(cmd, n, d, key, taken); err != nil {
 				return err
 			}
 		}
@@ -72,7 +73,9 @@ func (n *node) reading(d DirectoryConfig) (ldapsync.Directory, error) {
 	return dir, err
 }
 
-func (g *globals) recallFrom(cmd *cobra.Command, n *node, d DirectoryConfig, key crypto.PublicKey) error {
+// recallFrom brings back what one directory knows. taken are the states that
+// earlier directories gave.
+func (g *globals) recallFrom(cmd *cobra.Command, n *node, d DirectoryConfig, key crypto.PublicKey, taken map[string]store.State) error {
 	ctx, w := cmd.Context(), cmd.OutOrStdout()
 	dir, err := n.reading(d)
 	if err != nil {
@@ -91,6 +94,7 @@ func (g *globals) recallFrom(cmd *cobra.Command, n *node, d DirectoryConfig, key
 	if err != nil {
 		return err
 	}
+	noMilder(r, taken)
 	if err := r.Commit(ctx, n.book, "restore", ca.Adopt); err != nil {
 		return err
 	}
@@ -100,7 +104,7 @@ func (g *globals) recallFrom(cmd *cobra.Command, n *node, d DirectoryConfig, key
 	}
 	g.tell(w, "directory %s: %d certificates, %d statuses and %d CRLs came back", r.Directory, len(r.Certificates), len(r.Statuses), len(r.CRLs))
 	if !r.Verified {
-		g.tell(w, "directory %s does not hold what its last signed statement says: its writer died under load, or somebody else wrote there; compare it with another directory", r.Directory)
+		g.tell(w, "directory %s does not hold what a signed statement says: its writer died under load, or somebody else wrote there; compare it with another directory", r.Directory)
 	}
 	for _, k := range r.Kept {
 		g.tell(w, "  stays in the directory alone: %s", k)
@@ -244,6 +248,21 @@ func leaveOpen(tx *store.Tx, r *ldapsync.Recalled) (err error) {
 		return e == nil
 	})
 	return err
+}
+
+// noMilder leaves out what would undo a hold or a revocation that came from
+// another directory: which of the two knows the later state cannot be told, and
+// a hold that should not be is lifted by a person.
+func noMilder(r *ldapsync.Recalled, taken map[string]store.State) {
+	r.Statuses = slices.DeleteFunc(r.Statuses, func(s *store.Status) bool {
+		key := string(store.Key(s.CA, s.Serial))
+		if s.State < taken[key] {
+			r.Notes = append(r.Notes, fmt.Sprintf("certificate %s of CA %s is %s here and %s in another directory; the stricter holds", s.Serial, s.CA, s.State, taken[key]))
+			return true
+		}
+		taken[key] = s.State
+		return false
+	})
 }
 
 // ahead asks all directories whether they know more than the book.

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,11 +14,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"hufu/api/client"
 	"hufu/internal/softhsm"
 	"hufu/internal/testpki"
 	"hufu/ldapsync"
@@ -38,11 +39,12 @@ type lived struct {
 	env  []string
 	node *exec.Cmd // started by the test; nil while the quickstart's own runs
 	log  bytes.Buffer
+	apis map[string]*client.Client // by officer
 }
 
 func liveIn(t *testing.T, args ...string) *lived {
 	t.Helper()
-	w := &lived{t: t, dir: filepath.Join(t.TempDir(), "w")}
+	w := &lived{t: t, dir: filepath.Join(t.TempDir(), "w"), apis: map[string]*client.Client{}}
 	t.Cleanup(func() {
 		w.stopNode()
 		if out, err := exec.Command("hufu", "quickstart", "--stop", w.dir).CombinedOutput(); err != nil {
@@ -81,10 +83,30 @@ func (w *lived) hufu(args ...string) string {
 	return out
 }
 
-// as runs a command as one of the world's officers.
-func (w *lived) as(officer string, args ...string) string {
+// as is the API as one of the world's officers.
+func (w *lived) as(officer string) *client.Client {
 	w.t.Helper()
-	return w.hufu(append(args, "--client", w.path("officers", officer+".yaml"))...)
+	if w.apis[officer] == nil {
+		g := &globals{client: w.path("officers", officer+".yaml")}
+		c, id, err := g.dial(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { c.Close(); id.close() })
+		w.apis[officer] = c
+	}
+	return w.apis[officer]
+}
+
+// must ends the test where there is an error.
+func must[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
 }
 
 func (w *lived) exits(args ...string) (out string, code int) {
@@ -159,57 +181,46 @@ func (w *lived) until(what string, yes func() bool) {
 func (w *lived) inStep() {
 	w.t.Helper()
 	w.until("both directories are in step", func() bool {
-		var dirs []struct {
-			State      string
-			LagChanges uint64
-		}
-		if err := json.Unmarshal([]byte(w.as("operator", "dir", "status", "-o", "json")), &dirs); err != nil || len(dirs) != 2 {
+		dirs, err := w.as("operator").Directories(w.t.Context())
+		if err != nil || len(dirs) != 2 {
 			w.t.Fatalf("%v: %+v", err, dirs)
 		}
-		for _, d := range dirs {
-			if d.State != "in step" || d.LagChanges != 0 {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(dirs, func(d client.Directory) bool { return d.State != "in step" || d.LagChanges != 0 })
 	})
+}
+
+// order asks for a server certificate; the name's key is made once.
+func (w *lived) order(name string) client.IssueRequest {
+	w.t.Helper()
+	file := w.path(name)
+	if _, err := os.Stat(file + ".csr"); err != nil {
+		if err := newKeyAndRequest(file, name); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return client.IssueRequest{CA: "services", Profile: "server", CSR: readRequest(w.t, file+".csr"), Name: client.Name{DNS: []string{name + ".card.example"}}}
 }
 
 // server has a server certificate issued and gives its serial number.
 func (w *lived) server(name string) string {
 	w.t.Helper()
-	if _, err := os.Stat(w.path(name + ".csr")); err != nil {
-		if err := newKeyAndRequest(w.path(name), name); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	w.as("operator", "cert", "issue", w.path(name+".csr"), "--ca", "services", "--profile", "server", "--dns", name+".card.example", "--out", w.path(name+".pem"))
-	return w.serial(w.path(name + ".pem"))
+	return must[*client.Certificate](w.t)(w.as("operator").Issue(w.t.Context(), w.order(name))).Serial
 }
 
-func (w *lived) serial(file string) string {
-	w.t.Helper()
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	block, _ := pem.Decode(raw)
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return fmt.Sprintf("%034x", cert.SerialNumber)
-}
-
-// pair has a reader's pair issued and leaves it in a file.
-func (w *lived) pair(number string) string {
+// pair has a reader's pair issued.
+func (w *lived) pair(number string) *client.Reader {
 	w.t.Helper()
 	if err := readerFiles(w.path("readers"), number); err != nil {
 		w.t.Fatal(err)
 	}
-	out := w.path("readers", number+".pem")
-	w.as("city-operator", "reader", "issue", w.path("readers", number+".csr"), "--number", number, "--city", worldCity, "--out", out)
-	return w.serial(out)
+	return must[*client.Reader](w.t)(w.as("city-operator").IssuePair(w.t.Context(),
+		client.PairRequest{Number: number, City: worldCity, CSR: readRequest(w.t, w.path("readers", number+".csr"))}))
+}
+
+func readRequest(t *testing.T, file string) []byte {
+	t.Helper()
+	block, _ := pem.Decode(must[[]byte](t)(os.ReadFile(file)))
+	return block.Bytes
 }
 
 // ocsp asks the node, by openssl, for one serial number.
@@ -217,7 +228,8 @@ func (w *lived) ocsp(ca, serial, want string) {
 	w.t.Helper()
 	issuer := w.path(ca + ".issuer.pem")
 	if _, err := os.Stat(issuer); err != nil {
-		if err := os.WriteFile(issuer, []byte(w.as("operator", "ca", "show", ca, "--pem")), 0o644); err != nil {
+		authority := must[*client.CA](w.t)(w.as("operator").CA(w.t.Context(), ca))
+		if err := os.WriteFile(issuer, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate}), 0o644); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -248,20 +260,21 @@ func (w *lived) directory(name string) ldapsync.Directory {
 func TestRestoreUnderLiveDirectories(t *testing.T) {
 	w := liveIn(t, "--readers", "3")
 	config := []string{"-c", w.path("centre", "hufu.yaml")}
+	ctx, operator, city := t.Context(), w.as("operator"), w.as("city-operator")
+	cert, reader := must[*client.Certificate](t), must[*client.Reader](t)
 	known := w.server("known")
 	backup := w.path("old.hufu")
-	w.as("li", "backup", backup)
+	w.hufu("backup", backup, "--client", w.path("officers", "li.yaml"))
 
 	// What the backup does not know: new certificates, and what became of old
 	// ones.
 	good, bad := w.server("good"), w.server("bad")
-	w.as("operator", "cert", "revoke", bad, "--reason", "key-compromise", "--yes")
-	w.as("operator", "cert", "revoke", known, "--reason", "superseded", "--yes")
-	w.as("city-operator", "reader", "revoke", "000001", "--reason", "key-compromise", "--yes")
-	w.as("city-operator", "reader", "suspend", "000002")
+	cert(operator.Revoke(ctx, bad, client.Revocation{Reason: 1}))
+	cert(operator.Revoke(ctx, known, client.Revocation{Reason: 4}))
+	reader(city.RevokeReader(ctx, "000001", client.Revocation{Reason: 1}))
+	reader(city.SuspendReader(ctx, "000002", client.Note{}))
 	fourth, fifth := w.pair("000004"), w.pair("000005")
-	w.as("city-operator", "reader", "revoke", "000005", "--yes")
-	first := w.serial(w.path("readers", "000004.pem"))
+	reader(city.RevokeReader(ctx, "000005", client.Revocation{}))
 	w.inStep()
 
 	// And something that no directory hears of.
@@ -323,26 +336,26 @@ func TestRestoreUnderLiveDirectories(t *testing.T) {
 	for serial, want := range map[string]string{good: "good", bad: "revoked", known: "revoked", unheard: "unknown"} {
 		w.ocsp("services", serial, want)
 	}
-	for serial, want := range map[string]string{first: "good", fourth: "good", fifth: "revoked"} {
+	for serial, want := range map[string]string{fourth.Sign: "good", fourth.Encrypt: "good", fifth.Sign: "revoked"} {
 		w.ocsp(worldCity, serial, want)
 	}
 	for number, want := range map[string]string{"000001": "revoked", "000002": "suspended", "000003": "active", "000004": "active", "000005": "revoked"} {
-		if out := w.as("operator", "reader", "show", number, "-o", "json"); !strings.Contains(out, `"state": "`+want+`"`) {
-			t.Errorf("reader %s is not %s: %s", number, want, out)
+		if r := reader(operator.Reader(ctx, number)); r.State != want {
+			t.Errorf("reader %s is %s, not %s", number, r.State, want)
 		}
 	}
-	w.as("city-operator", "reader", "resume", "000002")
-	w.as("city-operator", "reader", "suspend", "000004")
+	reader(city.ResumeReader(ctx, "000002", client.Note{}))
+	reader(city.SuspendReader(ctx, "000004", client.Note{}))
 	// Keys keep their line, and a compromised one is certified no more.
 	for _, name := range []string{"good", "bad"} {
-		if out, code := w.exits("cert", "issue", w.path(name+".csr"), "--ca", "services", "--profile", "server", "--dns", "again.card.example",
-			"--client", w.path("officers", "operator.yaml")); code != exitConflict {
-			t.Errorf("the key of %q was certified for another line: exit code %d: %s", name, code, out)
+		_, err := operator.Issue(ctx, w.order(name))
+		if p := (*client.Problem)(nil); !errors.As(err, &p) || p.Status != http.StatusConflict {
+			t.Errorf("the key of %q was certified for another line: %v", name, err)
 		}
 	}
 	w.server("later")
 	w.inStep()
-	w.as("li", "check")
+	w.hufu("check", "--client", w.path("officers", "li.yaml"))
 
 	// Anyone who has the checkpoint key finds both directories whole and equal.
 	key, err := readPublicKey(w.conf.path("checkpoint.pem"))
@@ -498,5 +511,110 @@ func TestWhatWasUnderWay(t *testing.T) {
 	}
 	if len(r.Statuses) != 1 || r.Statuses[0] != closed {
 		t.Errorf("left %+v", r.Statuses)
+	}
+}
+
+// TestNoDirectoryUndoesAnother: of two directories the stricter wins.
+func TestNoDirectoryUndoesAnother(t *testing.T) {
+	status := func(n byte, s store.State) *store.Status {
+		return &store.Status{CA: "services", Serial: store.Serial{1, n}, State: s}
+	}
+	taken := map[string]store.State{}
+	one := &ldapsync.Recalled{Statuses: []*store.Status{status(1, store.Held), status(2, store.Good), status(3, store.Revoked)}}
+	two := &ldapsync.Recalled{Statuses: []*store.Status{status(1, store.Good), status(2, store.Held), status(3, store.Revoked), status(4, store.Good)}}
+	noMilder(one, taken)
+	noMilder(two, taken)
+	if len(one.Statuses) != 3 || len(one.Notes) != 0 || len(two.Statuses) != 3 || two.Statuses[0].Serial[1] != 2 || len(two.Notes) != 1 {
+		t.Errorf("one gave %v, two gave %v and told %q", one.Statuses, two.Statuses, two.Notes)
+	}
+}
+
+// TestRestoreOverWhatIsThere: a present book is moved aside, even one that is
+// damaged; one that a process holds is left alone; a damaged backup changes
+// nothing.
+func TestRestoreOverWhatIsThere(t *testing.T) {
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "hufu.yaml")
+	if err := os.WriteFile(conf, []byte(exampleConfig), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfig(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Data = filepath.Join(dir, "data")
+	if err := os.WriteFile(conf, []byte(strings.Replace(exampleConfig, "data: ", "data: "+c.Data+" # ", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	book := bookWith(t, testpki.Must(testpki.New(testpki.Config{})))
+	var backup bytes.Buffer
+	if err := book.Backup(t.Context(), &backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	whole, broken := filepath.Join(dir, "whole"), filepath.Join(dir, "broken")
+	half := bytes.Clone(backup.Bytes())
+	half[len(half)/2] ^= 1
+	if err := errors.Join(os.WriteFile(whole, backup.Bytes(), 0o600), os.WriteFile(broken, half, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(file string) int {
+		t.Helper()
+		var out bytes.Buffer
+		root := newRootCommand()
+		root.SetArgs([]string{"restore", file, "-c", conf, "--yes"})
+		root.SetOut(&out)
+		root.SetErr(&out)
+		code := report(root, root.ExecuteContext(t.Context()))
+		t.Log(out.String())
+		return code
+	}
+	files := func() (names []string) {
+		t.Helper()
+		all, err := os.ReadDir(c.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			names = append(names, f.Name())
+		}
+		return names
+	}
+
+	if code := restore(broken); code != exitDamaged {
+		t.Errorf("a damaged backup: exit code %d", code)
+	}
+	if left := files(); len(left) != 0 {
+		t.Errorf("a damaged backup left %v", left)
+	}
+	if code := restore(whole); code != exitOK {
+		t.Errorf("the first restore: exit code %d", code)
+	}
+	held, err := openBook(t.Context(), c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := restore(whole); code != exitConflict {
+		t.Errorf("a book that is open: exit code %d", code)
+	}
+	held.Close()
+	if left := files(); len(left) != 1 {
+		t.Errorf("there lie %v", left)
+	}
+	if err := os.WriteFile(c.bookPath(), []byte("no book at all"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := restore(whole); code != exitOK {
+		t.Errorf("over a damaged book: exit code %d", code)
+	}
+	if left := files(); len(left) != 2 {
+		t.Errorf("there lie %v", left)
+	}
+	again, err := openBook(t.Context(), c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Check(t.Context(), nil); err != nil || again.ID() != book.ID() || again.Epoch() <= book.Epoch() {
+		t.Errorf("the restored book is %s in epoch %d (%v)", again.ID(), again.Epoch(), err)
 	}
 }
