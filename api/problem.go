@@ -119,6 +119,8 @@ func (s *Server) problem(err error) *client.Problem {
 		return problemf(kindExists, "%s", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
 		return problemf(kindUnavailable, "the work was not done in the time that there was")
+	case errors.Is(err, store.ErrFailed):
+		return remedied(kindUnavailable, "Ask again once an operator has seen to the node's disk and started it again.", "the book cannot be written any more, and the node stops")
 	}
 	return problemf(kindInternal, "something went wrong inside the node")
 }

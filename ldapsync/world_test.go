@@ -370,7 +370,7 @@ func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(90 * time.Second) // the slowest machine that is still worth a test
 	for !condition() {
 		select {
 		case <-tick.C:

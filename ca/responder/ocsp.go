@@ -201,8 +201,14 @@ func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, s
 			seq = statuses[i].Seq
 		}
 	}
+	select {
+	case r.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	// A client that hangs up must not look like a token that fails.
 	der, err := s.SignOCSP(context.WithoutCancel(ctx), data)
+	<-r.turns
 	if err != nil {
 		r.failed(a, s, err)
 		return nil, err

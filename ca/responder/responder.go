@@ -61,6 +61,10 @@ const (
 	defaultMaxAge   = 5 * time.Second
 	defaultValidity = time.Hour
 	defaultAnswers  = 1 << 16
+
+	// signingAtOnce bounds what answers that cannot be kept (with a nonce, or of
+	// unknown serials) take of the token's sessions: issuing goes on beside them.
+	signingAtOnce = 4
 )
 
 // Responder answers. It is safe for concurrent use.
@@ -68,6 +72,7 @@ type Responder struct {
 	cfg     Config
 	answers *answers
 	flights singleflight.Group // one signature where many ask for the same
+	turns   chan struct{}      // held while the token signs an answer
 
 	mu          sync.RWMutex
 	authorities map[string]*authority // by CA.ID; those asked for so far. Guarded by mu
@@ -101,7 +106,7 @@ func New(cfg Config) *Responder {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.BasePath = strings.TrimSuffix(cfg.BasePath, "/")
-	return &Responder{
+	return &Responder{turns: make(chan struct{}, signingAtOnce),
 		cfg:         cfg,
 		answers:     newAnswers(cfg.Answers),
 		authorities: make(map[string]*authority),

@@ -51,7 +51,8 @@ type Config struct {
 	Book      *store.Book
 	CA        string   // the line of the services CA that issues
 	Name      string   // DNS name by which clients call the server
-	Domains   []string // names that may be certified lie below these; empty: any name
+	Domains   []string // names that may be certified are these or lie below them; empty: any name
+	Denied    []string // names that are not certified though they lie below Domains, such as the node's own
 	HTTPPort  int      // port on which http-01 answers are fetched; 0 = 80
 	Root      []byte   // DER of the root
 	Log       *slog.Logger
@@ -104,6 +105,9 @@ func newShell(cfg Config, e *engine, root *x509.Certificate) (*authority.Authori
 			names.DNSDomains = append(names.DNSDomains, d, "*."+d)
 		}
 		p.Options = &provisioner.Options{X509: &provisioner.X509Options{AllowedNames: names}}
+		if len(cfg.Denied) > 0 {
+			p.Options.X509.DeniedNames = &policy.X509NameOptions{DNSDomains: cfg.Denied}
+		}
 	}
 	shell, err := authority.NewEmbedded(
 		authority.WithConfig(&config.Config{DNSNames: []string{cfg.Name},

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,8 +49,17 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-func newWorld(t *testing.T, domains ...string) *world {
+// newWorld takes the domains that may be certified; a name after ! may not.
+func newWorld(t *testing.T, names ...string) *world {
 	t.Helper()
+	var domains, denied []string
+	for _, n := range names {
+		if not, ok := strings.CutPrefix(n, "!"); ok {
+			denied = append(denied, not)
+		} else {
+			domains = append(domains, n)
+		}
+	}
 	w := &world{t: t, pki: testpki.Must(testpki.New(testpki.Config{})), dir: t.TempDir(), http: freePort(t)}
 	engine, err := bolt.Open(filepath.Join(w.dir, "book"), bolt.Options{})
 	if err != nil {
@@ -78,7 +88,7 @@ func newWorld(t *testing.T, domains ...string) *world {
 	}
 	var port int
 	fmt.Sscan(w.http, &port)
-	h, err := stepca.New(stepca.Config{Authority: authority, Book: w.book, CA: "services", Name: "localhost", Domains: domains, HTTPPort: port,
+	h, err := stepca.New(stepca.Config{Authority: authority, Book: w.book, CA: "services", Name: "localhost", Domains: domains, HTTPPort: port, Denied: denied,
 		Root: w.pki.Root.Record.Certificate, Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }})
 	if err != nil {
 		t.Fatal(err)
@@ -216,14 +226,16 @@ func TestCertbot(t *testing.T) {
 // TestDomains: a name outside the configured domains is refused before any
 // certificate is made.
 func TestDomains(t *testing.T) {
-	w := newWorld(t, "card.example")
-	head := w.events(t)
-	if out, err := w.certonly("localhost"); err == nil {
-		t.Fatalf("certbot got a certificate for a foreign name:\n%s", out)
-	}
-	for _, e := range head() {
-		if e.Kind == store.KindIntent || e.Kind == store.KindIssued {
-			t.Errorf("event %d: %s", e.Seq, e.Kind)
+	for _, names := range [][]string{{"card.example"}, {"localhost", "!localhost"}} {
+		w := newWorld(t, names...)
+		after := w.events(t)
+		if out, err := w.certonly("localhost"); err == nil {
+			t.Fatalf("%v: certbot got a certificate for localhost:\n%s", names, out)
+		}
+		for _, e := range after() {
+			if e.Kind == store.KindIntent || e.Kind == store.KindIssued {
+				t.Errorf("%v: event %d: %s", names, e.Seq, e.Kind)
+			}
 		}
 	}
 }

@@ -73,10 +73,11 @@ type OpsConfig struct {
 }
 
 type ACMEConfig struct {
-	Listen   string `yaml:"listen"`
-	Name     string `yaml:"name"`
-	CA       string `yaml:"ca"`
-	HTTPPort int    `yaml:"http_port"`
+	Listen   string   `yaml:"listen"`
+	Name     string   `yaml:"name"`
+	CA       string   `yaml:"ca"`
+	Domains  []string `yaml:"domains"`
+	HTTPPort int      `yaml:"http_port"`
 }
 
 type DirectoryConfig struct {
@@ -149,6 +150,9 @@ func (c *Config) defaults() {
 	}
 	if c.ACME != nil && c.ACME.HTTPPort == 0 {
 		c.ACME.HTTPPort = 80
+	}
+	if c.ACME != nil && len(c.ACME.Domains) == 0 {
+		c.ACME.Domains = []string{c.Domain}
 	}
 }
 

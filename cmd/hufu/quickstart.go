@@ -231,7 +231,8 @@ func (g *globals) stopWorld(cmd *cobra.Command, dir string) error {
 		if n, _ := fmt.Sscan(lines[i], &name, &pid, &began); n != 3 || startTime(pid) != began {
 			continue
 		}
-		if err := endProcess(cmd.Context(), pid, began); err != nil {
+		// An interrupted world is stopped too.
+		if err := endProcess(context.WithoutCancel(cmd.Context()), pid, began); err != nil {
 			return fmt.Errorf("stopping %s (process %d): %w", name, pid, err)
 		}
 		g.tell(cmd.OutOrStdout(), "stopped %s", name)

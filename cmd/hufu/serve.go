@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -314,8 +315,12 @@ func (n *node) tokenSigns(ctx context.Context) error {
 
 // acmeDoor is smallstep's ACME server in front of the spine.
 func (n *node) acmeDoor(k *keeper) (*door, error) {
+	// Whoever answers http-01 for a name of the node itself, by a path through
+	// some web server on the same machine, must not become the node.
+	own := slices.DeleteFunc(append(slices.Clone(n.conf.API.Names), n.conf.ACME.Name), func(name string) bool { return slices.Contains(n.conf.ACME.Domains, name) })
 	h, err := stepca.New(stepca.Config{
-		Authority: n.authority, Book: n.book, CA: n.conf.ACME.CA, Name: n.conf.ACME.Name, HTTPPort: n.conf.ACME.HTTPPort, Root: n.root.Certificate, Log: n.log,
+		Authority: n.authority, Book: n.book, CA: n.conf.ACME.CA, Name: n.conf.ACME.Name, Domains: n.conf.ACME.Domains, Denied: own,
+		HTTPPort: n.conf.ACME.HTTPPort, Root: n.root.Certificate, Log: n.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening ACME: %w", err)

@@ -84,7 +84,7 @@ cas:
 	fmt.Fprintf(&b, `api: {listen: "127.0.0.1:%d", names: [localhost]}
 publish: {listen: "127.0.0.1:%d", url: "http://localhost:%d"}
 ops: {listen: "127.0.0.1:%d"}
-acme: {listen: "127.0.0.1:%d", name: localhost, ca: services, http_port: %d}
+acme: {listen: "127.0.0.1:%d", name: localhost, ca: services, domains: [localhost], http_port: %d}
 `, w.ports.api, w.ports.publish, w.ports.publish, w.ports.ops, w.ports.acme, w.ports.http01)
 	if len(dirs) > 0 {
 		b.WriteString("directories:\n")
