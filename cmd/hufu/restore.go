@@ -89,7 +89,7 @@ func (g *globals) restore(cmd *cobra.Command, conf *Config, file string, o *rest
 	n := &node{conf: conf, log: slog.New(slog.DiscardHandler)}
 	defer n.close()
 	if n.book, err = readBackup(ctx, temp, in); err != nil {
-		return damagedf("take another backup", "restoring %s: %v", file, err)
+		return unreadable(file, err)
 	}
 	if len(o.from) > 0 {
 		if err := g.recall(cmd, n, o.from); err != nil {
@@ -100,7 +100,7 @@ func (g *globals) restore(cmd *cobra.Command, conf *Config, file string, o *rest
 	err = n.book.Check(ctx, bar.set)
 	bar.end()
 	if err != nil {
-		return damagedf("take another backup", "the restored book is not whole: %v", err)
+		return unreadable(file, err)
 	}
 	epochs := n.book.Epochs()
 	began := epochs[len(epochs)-1]
@@ -121,6 +121,17 @@ func (g *globals) restore(cmd *cobra.Command, conf *Config, file string, o *rest
 		g.tell(cmd.OutOrStdout(), "the book before it is kept at %s", aside)
 	}
 	return nil
+}
+
+// unreadable tells a damaged backup from one of another version and from a
+// restore that was stopped.
+func unreadable(file string, err error) error {
+	var format *store.FormatError
+	switch {
+	case errors.As(err, &format), errors.Is(err, context.Canceled):
+		return fmt.Errorf("restoring %s: %w", file, err)
+	}
+	return damagedf("take another backup", "restoring %s: %v", file, err)
 }
 
 // holdBook keeps every node away from the present book until it is closed. A

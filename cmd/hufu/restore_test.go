@@ -291,6 +291,15 @@ func TestRestoreUnderLiveDirectories(t *testing.T) {
 	unheard := w.server("unheard")
 	w.ocsp("services", unheard, "good")
 	w.stopNode()
+
+	// A directory that does not answer is no reason to go on without it.
+	before := must[[]byte](t)(os.ReadFile(w.conf.bookPath()))
+	if out, code := w.exits(append(config, "restore", backup, "--yes", "--from-directory", "two")...); code != exitUnready || !strings.Contains(out, "nothing was restored") {
+		t.Errorf("a directory that is down: exit code %d: %s", code, out)
+	}
+	if after := must[[]byte](t)(os.ReadFile(w.conf.bookPath())); !bytes.Equal(before, after) {
+		t.Error("a restore that failed has changed the book")
+	}
 	for i, args := range slapds {
 		c := exec.Command(args[0], args[1:]...)
 		c.Dir = w.path("ldap-" + dirNames[i])
@@ -320,13 +329,10 @@ func TestRestoreUnderLiveDirectories(t *testing.T) {
 	if out, code := w.exits(append(config, "restore", backup, "--yes", "--from-directory", "three")...); code != exitUsage {
 		t.Errorf("a directory that is not configured: exit code %d: %s", code, out)
 	}
-	before, err := os.ReadFile(w.conf.bookPath())
-	if err != nil {
-		t.Fatal(err)
-	}
+	before = must[[]byte](t)(os.ReadFile(w.conf.bookPath()))
 	w.hufu(append(config, "restore", backup, "--dry-run", "--from-directory", "one")...)
-	if after, err := os.ReadFile(w.conf.bookPath()); err != nil || !bytes.Equal(before, after) {
-		t.Errorf("a trial has changed the book (%v)", err)
+	if after := must[[]byte](t)(os.ReadFile(w.conf.bookPath())); !bytes.Equal(before, after) {
+		t.Error("a trial has changed the book")
 	}
 
 	// With what one directory knows, it starts.
