@@ -251,13 +251,17 @@ func single(id ocsp.CertID, status *store.Status, thisUpdate, nextUpdate time.Ti
 func (r *Responder) write(w http.ResponseWriter, req *http.Request, a *answer) {
 	h := w.Header()
 	h["Content-Type"] = responseType
-	h["Cache-Control"] = r.control
-	h["Expires"] = r.expiresAt(r.cfg.Now())
-	h["Etag"] = a.etag
-	h["Last-Modified"] = a.modified
-	if req.Method != http.MethodPost && (req.Header["If-None-Match"] != nil || req.Header["If-Modified-Since"] != nil) {
-		http.ServeContent(w, req, "", a.thisUpdate, bytes.NewReader(a.der))
-		return
+	// No cache on the way keeps the answer to a POST (RFC 9110, Section 9.3.3),
+	// so only one to a GET is told how long.
+	if req.Method != http.MethodPost {
+		h["Cache-Control"] = r.control
+		h["Expires"] = r.expiresAt(r.cfg.Now())
+		h["Etag"] = a.etag
+		h["Last-Modified"] = a.modified
+		if req.Header["If-None-Match"] != nil || req.Header["If-Modified-Since"] != nil {
+			http.ServeContent(w, req, "", a.thisUpdate, bytes.NewReader(a.der))
+			return
+		}
 	}
 	h["Content-Length"] = a.length
 	_, _ = w.Write(a.der) // an error means that the client is gone
