@@ -458,15 +458,19 @@ func (w *world) farewell() error {
 		return err
 	}
 	w.say("\nThe world runs (%s). Try next:", time.Since(w.began).Round(100*time.Millisecond))
+	hufu := w.self
+	if found, err := exec.LookPath("hufu"); err == nil && found == w.self {
+		hufu = "hufu"
+	}
 	o := w.path("officers")
 	for _, line := range []string{
 		"export HUFU_CLIENT=" + filepath.Join(o, "operator.yaml"),
-		"hufu reader list --limit 5",
-		"hufu reader suspend 000001 && hufu dir status",
-		"hufu cert list --state on-hold",
-		"HUFU_CLIENT=" + filepath.Join(o, "auditor.yaml") + " hufu audit log --kind held",
-		"hufu --lang zh reader show 000001",
-		"hufu quickstart --stop " + w.dir,
+		hufu + " reader list --limit 5",
+		hufu + " reader suspend 000001 && " + hufu + " dir status",
+		hufu + " cert list --state on-hold",
+		hufu + " --lang zh reader show 000001",
+		hufu + " audit log --kind held --client " + filepath.Join(o, "auditor.yaml"),
+		hufu + " quickstart --stop " + w.dir,
 	} {
 		fmt.Fprintf(w.cmd.OutOrStdout(), "  %s\n", line)
 	}
