@@ -27,6 +27,7 @@ type lane struct {
 	cut   bool      // the last start was cut short
 
 	// Of the present book.
+	launched time.Time       // when the node's present life began
 	seen     uint64          // the last event that was looked at
 	intended map[string]bool // hashes that the journal's intents announce
 	lists    map[string]bool // hashes of the CRLs that were recorded
@@ -98,6 +99,7 @@ func (l *lane) launch() error {
 	l.node = exec.Command(l.soak.hufu, "serve", "-c", l.path("centre", "hufu.yaml"))
 	l.node.Env = append(append(os.Environ(), l.home.Env()...), "HUFU_WITNESS_MODULE="+l.home.Module(), "HUFU_WITNESS_LOG="+l.path("centre", "signed"))
 	l.node.Stdout, l.node.Stderr = log, log
+	l.launched = time.Now()
 	if err := l.node.Start(); err != nil {
 		l.node = nil
 		return err

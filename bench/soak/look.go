@@ -77,7 +77,11 @@ func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lis
 			case store.KindIntentClosed:
 				t.recovered++
 			case store.KindCRL:
-				lists[e.CA] = true
+				// A fresh book holds lists that were signed before its first life
+				// here, by a node without the witness.
+				if e.Time.After(l.launched) {
+					lists[e.CA] = true
+				}
 			case store.KindHeld, store.KindResumed, store.KindRevoked:
 				l.changes[e.Kind+" "+e.Serial.String()]++
 			}
