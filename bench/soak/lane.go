@@ -16,6 +16,7 @@ import (
 
 	"hufu/bench/world"
 	"hufu/internal/softhsm"
+	"hufu/store"
 )
 
 // lane kills one node after another on books of one world.
@@ -25,9 +26,9 @@ type lane struct {
 	home  *softhsm.Home
 	node  *exec.Cmd // nil while none runs
 	cut   bool      // the last start was cut short
+	head  uint64    // the last event of the book that the world was made with
 
 	// Of the present book.
-	launched time.Time       // when the node's present life began
 	seen     uint64          // the last event that was looked at
 	intended map[string]bool // hashes that the journal's intents announce
 	lists    map[string]bool // hashes of the CRLs that were recorded
@@ -56,6 +57,9 @@ func (s *soak) newLane(ctx context.Context, dir string) (*lane, error) {
 	if l.home, err = softhsm.New(l.path("centre", "hsm")); err != nil {
 		return nil, err
 	}
+	if err := os.CopyFS(l.path("centre", "tokens"), os.DirFS(l.home.Tokens())); err != nil {
+		return nil, err
+	}
 	conf, err := os.ReadFile(l.path("centre", "hufu.yaml"))
 	if err != nil {
 		return nil, err
@@ -67,7 +71,16 @@ func (s *soak) newLane(ctx context.Context, dir string) (*lane, error) {
 	if err := os.WriteFile(l.path("centre", "hufu.yaml"), module.ReplaceAll(conf, []byte("  module: "+s.witness)), 0o600); err != nil {
 		return nil, err
 	}
-	return l, os.Rename(l.path("centre", "data"), l.path("centre", "fresh"))
+	if err := os.Rename(l.path("centre", "data"), l.path("centre", "fresh")); err != nil {
+		return nil, err
+	}
+	if err := l.renew(); err != nil {
+		return nil, err
+	}
+	// What a fresh book holds was signed before the witness came.
+	return l, l.open(ctx, func(book *store.Book) error {
+		return book.View(ctx, func(tx *store.Tx) error { l.head = tx.Head(); return nil })
+	})
 }
 
 // renew puts the book that the world was made with back into its place.
@@ -84,13 +97,21 @@ func (l *lane) renew() error {
 	if err := os.Chmod(l.path("centre", "data", "book.db"), 0o600); err != nil {
 		return err
 	}
-	l.seen, l.read, l.orders, l.steps, l.good = 0, 0, nil, nil, nil
+	l.seen, l.read, l.orders, l.steps, l.good = l.head, 0, nil, nil, nil
 	l.intended, l.lists, l.changes = make(map[string]bool), make(map[string]bool), make(map[string]int)
 	return nil
 }
 
-// launch starts the node.
+// launch starts the node. SoftHSM rewrites its token's file in place at every
+// login, so that a kill at that moment leaves it empty. A real HSM does not die
+// with its node; the token is as it was when the world was made, every time.
 func (l *lane) launch() error {
+	if err := os.RemoveAll(l.home.Tokens()); err != nil {
+		return err
+	}
+	if err := os.CopyFS(l.home.Tokens(), os.DirFS(l.path("centre", "tokens"))); err != nil {
+		return err
+	}
 	log, err := os.OpenFile(l.path("log", "soak.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -99,7 +120,6 @@ func (l *lane) launch() error {
 	l.node = exec.Command(l.soak.hufu, "serve", "-c", l.path("centre", "hufu.yaml"))
 	l.node.Env = append(append(os.Environ(), l.home.Env()...), "HUFU_WITNESS_MODULE="+l.home.Module(), "HUFU_WITNESS_LOG="+l.path("centre", "signed"))
 	l.node.Stdout, l.node.Stderr = log, log
-	l.launched = time.Now()
 	if err := l.node.Start(); err != nil {
 		l.node = nil
 		return err

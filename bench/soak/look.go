@@ -29,7 +29,27 @@ import (
 // look opens the book of a node that is dead, reads what the journal and the
 // witness say of the last life, lets see judge the rest, and has the whole book
 // checked. changing says that the life changed what CRLs show.
-func (l *lane) look(ctx context.Context, t *tally, changing bool, see func(tx *store.Tx) error) (err error) {
+func (l *lane) look(ctx context.Context, t *tally, changing bool, see func(tx *store.Tx) error) error {
+	return l.open(ctx, func(book *store.Book) error {
+		lists, err := l.readJournal(ctx, book, t)
+		if err != nil {
+			return err
+		}
+		if err := l.readCRLs(ctx, book); err != nil {
+			return err
+		}
+		if err := l.readWitness(t, lists, changing); err != nil {
+			return err
+		}
+		if err := book.View(ctx, see); err != nil {
+			return err
+		}
+		return book.Check(ctx, nil)
+	})
+}
+
+// open opens the book while no node runs.
+func (l *lane) open(ctx context.Context, f func(*store.Book) error) (err error) {
 	engine, err := bolt.Open(l.path("centre", "data", "book.db"), bolt.Options{MustExist: true, ReadOnly: true})
 	if err != nil {
 		return err
@@ -40,20 +60,7 @@ func (l *lane) look(ctx context.Context, t *tally, changing bool, see func(tx *s
 	if err != nil {
 		return err
 	}
-	lists, err := l.readJournal(ctx, book, t)
-	if err != nil {
-		return err
-	}
-	if err := l.readCRLs(ctx, book); err != nil {
-		return err
-	}
-	if err := l.readWitness(t, lists, changing); err != nil {
-		return err
-	}
-	if err := book.View(ctx, see); err != nil {
-		return err
-	}
-	return book.Check(ctx, nil)
+	return f(book)
 }
 
 // readJournal reads what happened since it was read last, and returns the CAs
@@ -77,11 +84,7 @@ func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lis
 			case store.KindIntentClosed:
 				t.recovered++
 			case store.KindCRL:
-				// A fresh book holds lists that were signed before its first life
-				// here, by a node without the witness.
-				if e.Time.After(l.launched) {
-					lists[e.CA] = true
-				}
+				lists[e.CA] = true
 			case store.KindHeld, store.KindResumed, store.KindRevoked:
 				l.changes[e.Kind+" "+e.Serial.String()]++
 			}
