@@ -220,7 +220,7 @@ func TestCheckFinds(t *testing.T) {
 		}, "CRL 1 of 330100"},
 		"CA with another certificate": {func(t *testing.T, s store.Snapshot, put putter) {
 			row := value(t, s, rowAt("ca", store.Key("330100")))
-			row = bytes.Replace(row[:len(row)-4], []byte(w.certs[3].SPKI.String()), []byte(w.certs[4].SPKI.String()), 1)
+			row = bytes.Replace(row[:len(row)-4], w.certs[3].SPKI[:], w.certs[4].SPKI[:], 1)
 			put(rowAt("ca", store.Key("330100")), sealed(store.Key("330100"), row))
 		}, "CA 330100"},
 	} {

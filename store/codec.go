@@ -14,7 +14,7 @@ type Codec[T any] struct {
 	Decode func(src []byte, v *T) error
 }
 
-// JSON is the codec for records that are not written often.
+// JSON is the codec for records that are neither written nor read often.
 func JSON[T any]() Codec[T] {
 	return Codec[T]{
 		Append: func(dst []byte, v *T) []byte {
@@ -183,6 +183,44 @@ func DecodeEvent(src []byte, e *Event) error {
 		return fmt.Errorf("decoding event: %w", err)
 	}
 	return nil
+}
+
+// caCodec is not JSON since a CA is read for every certificate that is issued.
+var caCodec = Codec[CA]{
+	Append: func(dst []byte, c *CA) []byte {
+		dst = append(dst, layout)
+		for _, s := range [...]string{c.ID, c.Line, c.Kind, c.City, c.Suite, c.State, c.KeyURI} {
+			dst = appendString(dst, s)
+		}
+		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Generation))
+		dst = append(dst, c.SPKI[:]...)
+		dst = binary.BigEndian.AppendUint64(dst, c.Seq)
+		dst = appendString(dst, c.Certificate)
+		dst = binary.AppendUvarint(dst, uint64(len(c.Chain)))
+		for _, der := range c.Chain {
+			dst = appendString(dst, der)
+		}
+		return dst
+	},
+	Decode: func(src []byte, c *CA) error {
+		d, err := open(src)
+		if err != nil {
+			return err
+		}
+		*c = CA{}
+		for _, s := range [...]*string{&c.ID, &c.Line, &c.Kind, &c.City, &c.Suite, &c.State, &c.KeyURI} {
+			*s = d.string()
+		}
+		c.Generation, c.SPKI, c.Seq = int(d.uint64()), d.hash(), d.uint64()
+		c.Certificate = d.octets()
+		for range d.uvarint() {
+			if d.bad {
+				break
+			}
+			c.Chain = append(c.Chain, d.octets())
+		}
+		return d.end()
+	},
 }
 
 var certificateCodec = Codec[Certificate]{

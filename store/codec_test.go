@@ -129,6 +129,15 @@ func TestRecordCodecs(t *testing.T) {
 	})
 	hash := rapid.Map(rapid.SliceOf(rapid.Byte()), store.Sum)
 	rapid.Check(t, func(r *rapid.T) {
+		a := store.CA{ID: text.Draw(r, "ID"), Line: text.Draw(r, "Line"), Generation: rapid.Int().Draw(r, "Generation"), Kind: text.Draw(r, "Kind"),
+			City: text.Draw(r, "City"), Suite: text.Draw(r, "Suite"), State: text.Draw(r, "State"), KeyURI: text.Draw(r, "KeyURI"),
+			SPKI: hash.Draw(r, "SPKI"), Seq: rapid.Uint64().Draw(r, "Seq")}
+		a.Certificate = append(a.Certificate, rapid.SliceOf(rapid.Byte()).Draw(r, "Certificate")...)
+		for _, der := range rapid.SliceOf(rapid.SliceOf(rapid.Byte())).Draw(r, "Chain") {
+			a.Chain = append(a.Chain, append([]byte(nil), der...))
+		}
+		roundTrip(r, store.CAs.Codec, a)
+
 		c := store.Certificate{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), Profile: text.Draw(r, "Profile"), Subject: text.Draw(r, "Subject"),
 			Line: text.Draw(r, "Line"), Reader: text.Draw(r, "Reader"), City: text.Draw(r, "City"), Requester: text.Draw(r, "Requester"),
 			SPKI: hash.Draw(r, "SPKI"), NotBefore: instant.Draw(r, "NotBefore"), NotAfter: instant.Draw(r, "NotAfter"),

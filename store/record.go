@@ -168,7 +168,7 @@ const (
 // The tables that several floors read. Any other table is declared by the package that owns it.
 var (
 	// CAs has the primary key Key(ID).
-	CAs = Table[CA]{Name: "ca", Key: func(c *CA) []byte { return Key(c.ID) }, Codec: JSON[CA]()}
+	CAs = Table[CA]{Name: "ca", Key: func(c *CA) []byte { return Key(c.ID) }, Codec: caCodec}
 
 	// An index that many rows share a key of goes on with Seq: new entries then lie side by side, and one page of the engine takes many.
 

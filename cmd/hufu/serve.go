@@ -65,6 +65,7 @@ func newServeCommand(g *globals) *cobra.Command {
 func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool) error {
 	n := &node{conf: conf, log: log}
 	defer n.close()
+	collectSeldom()
 	log.Info("starting", "node", conf.Node, "version", version())
 	if err := n.openKeys(ctx); err != nil {
 		return err
