@@ -50,7 +50,7 @@ func (c *call) certificate(tx *store.Tx) (*store.Certificate, error) {
 	if err != nil {
 		return nil, problemf(kindMalformed, "%q is not a serial number of this book: 34 hexadecimal digits that begin with 01", c.PathValue("serial"))
 	}
-	rows, _, err := store.Certificates.Page(tx, store.Query{Index: "serial", Prefix: store.Key(serial), Limit: 1})
+	rows, _, err := store.Certificates.Page(tx, store.Query{Prefix: store.Key(serial), Limit: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (c *call) certificate(tx *store.Tx) (*store.Certificate, error) {
 
 // wireCertificate joins a certificate with its present status.
 func wireCertificate(tx *store.Tx, cert *store.Certificate) (*client.Certificate, error) {
-	st, err := store.Statuses.Get(tx, store.Key(cert.CA, cert.Serial))
+	st, err := store.Statuses.Get(tx, store.SerialKey(cert.CA, cert.Serial))
 	if err != nil {
 		// Not wrapped: a certificate without a status is a fault of the book,
 		// never "not found".
@@ -245,7 +245,7 @@ func (c *call) selection() (l selection, lead store.Query, err error) {
 		if err != nil {
 			return l, lead, problemf(kindMalformed, "parameter serial: %v", err)
 		}
-		lead = store.Query{Index: "serial", Prefix: store.Key(serial)}
+		lead = store.Query{Prefix: store.Key(serial)}
 	case !l.spki.IsZero():
 		lead = store.Query{Index: "spki", Prefix: store.Key(l.spki)}
 	case l.reader != "":
@@ -259,7 +259,7 @@ func (c *call) selection() (l selection, lead store.Query, err error) {
 	case l.city != "":
 		lead = store.Query{Index: "city", Prefix: store.Key(l.city)}
 	case l.ca != "":
-		lead = store.Query{Prefix: store.Key(l.ca)}
+		lead = store.Query{Index: "ca", Prefix: store.Key(l.ca)}
 	}
 	return l, lead, nil
 }
@@ -275,10 +275,21 @@ func (s *Server) certificates(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	byState := lead.Index == "" && l.state != "" && l.state != store.Good.String()
+	byState := (lead.Prefix == nil || lead.Index == "ca") && lead.Index != "expiry" && l.state != "" && l.state != store.Good.String()
 	lead.After = after
 	page := client.Page[client.Certificate]{Items: []client.Certificate{}}
 	err = s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+		if lead.Index == "line" {
+			// All of a line have one subject, and an index for that.
+			one, err := store.OneOfLine(tx, l.line)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			lead.Index, lead.Prefix = "subject", store.Key(one.Subject)
+		}
 		for read := 0; len(page.Items) < limit && read < maxRead; {
 			lead.Limit = limit - len(page.Items)
 			rows, next, err := leadPage(tx, lead, byState, &l)
@@ -329,7 +340,7 @@ func leadPage(tx *store.Tx, q store.Query, byState bool, l *selection) ([]*store
 	}
 	certs := make([]*store.Certificate, 0, len(statuses))
 	for _, st := range statuses {
-		cert, err := store.Certificates.Get(tx, store.Key(st.CA, st.Serial))
+		cert, err := store.Certificates.Get(tx, store.SerialKey(st.CA, st.Serial))
 		if errors.Is(err, store.ErrNotFound) && st.Unissued {
 			continue // a closed intent has a status and no certificate
 		}

@@ -205,7 +205,7 @@ type Ref struct {
 	Serial store.Serial
 }
 
-func (r Ref) key() []byte { return store.Key(r.CA, r.Serial) }
+func (r Ref) key() []byte { return store.SerialKey(r.CA, r.Serial) }
 
 // Issue grants an order: all its certificates, in the order of its requests,
 // or none. An order whose idempotency key is under way elsewhere is waited for.

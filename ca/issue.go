@@ -183,7 +183,7 @@ func (a *Authority) sign(ctx context.Context, us []*underway) {
 func (a *Authority) commit(tx *store.Tx, u *underway) error {
 	for i := range u.items {
 		c := u.items[i].cert
-		if err := store.Intents.Delete(tx, store.Key(c.CA, c.Serial)); err != nil {
+		if err := store.Intents.Delete(tx, store.SerialKey(c.CA, c.Serial)); err != nil {
 			if errors.Is(err, store.ErrNotFound) {
 				return fmt.Errorf("the intent of serial %s was closed by another node while this one slept past its lease; ask again", c.Serial)
 			}

@@ -63,9 +63,11 @@ var answers = store.Table[answer]{
 	Codec: store.JSON[answer](),
 }
 
-// answerKey bounds the key's length, whatever callers name themselves.
+// answerKey keeps the order of the requester's keys: those that begin with the
+// time lie side by side, which costs the engine less than keys at random. Neither
+// part is longer than maxWord.
 func answerKey(requester, key string) []byte {
-	return store.Key(store.Sum([]byte(requester)), store.Sum([]byte(key)))
+	return store.Key(requester, key)
 }
 
 // Tables are the tables of this package, for store.Config.
@@ -129,7 +131,6 @@ func (a *Authority) reserve(tx *store.Tx, u *underway, node string) error {
 	if err := recallOne(tx, u); err != nil || !u.goesOn() {
 		return err
 	}
-	group := u.items[0].cert.Serial
 	refs := make([]Ref, len(u.items))
 	for i := range u.items {
 		it := &u.items[i]
@@ -143,7 +144,7 @@ func (a *Authority) reserve(tx *store.Tx, u *underway, node string) error {
 		}
 		intent := store.Intent{CA: c.CA, Serial: c.Serial, TBSHash: it.token.TBSHash(), SPKI: c.SPKI, RequestHash: u.hash,
 			Requester: u.Requester, Profile: c.Profile, IdempotencyKey: u.IdempotencyKey, Line: c.Line, Node: node,
-			Time: tx.Now().UTC(), Group: group}
+			Time: tx.Now().UTC()}
 		intent.Seq = tx.Append(store.Event{Kind: store.KindIntent, CA: c.CA, Serial: c.Serial, Actor: u.Requester,
 			Detail: `{"profile":"` + c.Profile + `","tbs":"` + intent.TBSHash.String() + `"}`})
 		if err := store.Intents.Insert(tx, &intent); err != nil {
@@ -173,7 +174,7 @@ func mayIssue(tx *store.Tx, it *item) error {
 	if !it.renewal {
 		return nil
 	}
-	last, err := store.Certificates.Last(tx, "line", store.Key(c.Line))
+	last, err := store.OneOfLine(tx, c.Line)
 	if errors.Is(err, store.ErrNotFound) {
 		return &RequestError{Problem: "request-line", Detail: fmt.Sprintf("there is no certificate line %q", c.Line), Remedy: "leave the line out to begin a new one"}
 	}
@@ -209,7 +210,7 @@ func (a *Authority) claim(tx *store.Tx, c *store.Certificate) error {
 // than Issue: brought back from a directory after a restore. Its record and
 // status are in the transaction already.
 func Adopt(tx *store.Tx, c *store.Certificate) error {
-	s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+	s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 	if err != nil {
 		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
 	}
@@ -223,12 +224,12 @@ func Adopt(tx *store.Tx, c *store.Certificate) error {
 		// A line without a certificate is an order that was under way when the
 		// backup was made and came to nothing: its key was certified for another
 		// line afterwards. Recover takes the order's own use away.
-		held, _, err := store.Certificates.Page(tx, store.Query{Index: "line", Prefix: store.Key(cl.Line), Limit: 1})
-		if err != nil {
-			return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
+		_, err := store.OneOfLine(tx, cl.Line)
+		if err == nil {
+			err = &KeyTakenError{SPKI: c.SPKI, Line: cl.Line}
 		}
-		if len(held) > 0 {
-			return fmt.Errorf("adopting certificate %s: %w", c.Serial, &KeyTakenError{SPKI: c.SPKI, Line: cl.Line})
+		if !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
 		}
 		cl.Line = c.Line
 	}

@@ -158,7 +158,7 @@ func ref(c *store.Certificate) ca.Ref { return ca.Ref{CA: c.CA, Serial: c.Serial
 func (w *world) status(r ca.Ref) (s *store.Status) {
 	w.t.Helper()
 	w.view(func(tx *store.Tx) (err error) {
-		s, err = store.Statuses.Get(tx, store.Key(r.CA, r.Serial))
+		s, err = store.Statuses.Get(tx, store.SerialKey(r.CA, r.Serial))
 		return err
 	})
 	return s
@@ -284,9 +284,12 @@ func (w *world) checkCRL(c *testpki.CA, rec *store.CRL) error {
 		if err != nil {
 			return err
 		}
-		for s, err := range store.Statuses.Scan(tx, "", store.Key(c.Record.ID)) {
+		for s, err := range store.Statuses.Scan(tx, "", nil) {
 			if err != nil {
 				return err
+			}
+			if s.CA != c.Record.ID {
+				continue
 			}
 			e, ok := listed[s.Serial]
 			delete(listed, s.Serial)

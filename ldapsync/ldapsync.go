@@ -263,7 +263,7 @@ func (p *Publisher) scan(ctx context.Context, tree *Tree) error {
 			return nil, err
 		}
 		for _, c := range certs {
-			status, err := optional(store.Statuses.Get(tx, store.Key(c.CA, c.Serial)))
+			status, err := optional(store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial)))
 			if err != nil {
 				return nil, err
 			}

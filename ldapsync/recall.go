@@ -166,7 +166,7 @@ func (r *Recalled) take(tx *store.Tx, e lostEntry) error {
 		r.keep(e.Entry, err.Error())
 		return nil
 	}
-	key := store.Key(e.target.ca, e.target.serial)
+	key := store.SerialKey(e.target.ca, e.target.serial)
 	have, err := optional(store.Statuses.Get(tx, key))
 	if err != nil {
 		return err
@@ -328,7 +328,7 @@ func (r *Recalled) detail() string { return "recalled from directory " + r.Direc
 
 func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *store.Status, actor string, also func(*store.Tx, *store.Certificate) error) error {
 	cert := *c
-	key := store.Key(c.CA, c.Serial)
+	key := store.SerialKey(c.CA, c.Serial)
 	if have, err := optional(store.Certificates.Get(tx, key)); err != nil || have != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *stor
 
 // intend makes sure that the journal has an intent before what follows from it, and that nobody waits for it any longer.
 func (r *Recalled) intend(tx *store.Tx, ca string, serial store.Serial, actor string) error {
-	err := store.Intents.Delete(tx, store.Key(ca, serial))
+	err := store.Intents.Delete(tx, store.SerialKey(ca, serial))
 	if errors.Is(err, store.ErrNotFound) {
 		tx.Append(store.Event{Kind: store.KindIntent, CA: ca, Serial: serial, Actor: actor, Detail: r.detail()})
 		return nil
@@ -361,7 +361,7 @@ func (r *Recalled) intend(tx *store.Tx, ca string, serial store.Serial, actor st
 
 // commitStatus records a status with an event of this epoch, so that it is later than what stands in any directory.
 func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) error {
-	have, err := optional(store.Statuses.Get(tx, store.Key(s.CA, s.Serial)))
+	have, err := optional(store.Statuses.Get(tx, store.SerialKey(s.CA, s.Serial)))
 	if err != nil {
 		return err
 	}

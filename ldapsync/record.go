@@ -117,7 +117,7 @@ func (p *Publisher) readTx(tx *store.Tx, t target) (*record, error) {
 	if t.isCA() {
 		return p.readCA(tx, t)
 	}
-	key := store.Key(t.ca, t.serial)
+	key := store.SerialKey(t.ca, t.serial)
 	cert, err := optional(store.Certificates.Get(tx, key))
 	if err != nil {
 		return nil, err

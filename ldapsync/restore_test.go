@@ -77,7 +77,7 @@ func TestRestoredBook(t *testing.T) {
 		for serial, want := range map[store.Serial]store.State{
 			lost[0].Serial: store.Revoked, lost[1].Serial: store.Held, lost[2].Serial: store.Good, certs[0].Serial: store.Revoked, certs[9].Serial: store.Good,
 		} {
-			s, err := store.Statuses.Get(tx, store.Key("330100", serial))
+			s, err := store.Statuses.Get(tx, store.SerialKey("330100", serial))
 			if err != nil {
 				return err
 			}
@@ -85,11 +85,11 @@ func TestRestoredBook(t *testing.T) {
 				t.Errorf("%s is %s, want %s", serial, s.State, want)
 			}
 		}
-		s, err := store.Statuses.Get(tx, store.Key("330200", never))
+		s, err := store.Statuses.Get(tx, store.SerialKey("330200", never))
 		if err != nil || !s.Unissued || s.State != store.Revoked {
 			t.Errorf("a serial number without a certificate: %+v, %v", s, err)
 		}
-		c, err := store.Certificates.Get(tx, store.Key("330100", lost[2].Serial))
+		c, err := store.Certificates.Get(tx, store.SerialKey("330100", lost[2].Serial))
 		if err != nil {
 			return err
 		}

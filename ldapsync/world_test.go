@@ -197,7 +197,7 @@ func (b *book) set(c *store.Certificate, state store.State, reason int) uint64 {
 	var seq uint64
 	b.update(func(tx *store.Tx) error {
 		kind := map[store.State]string{store.Good: store.KindResumed, store.Held: store.KindHeld, store.Revoked: store.KindRevoked}[state]
-		s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+		s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 		if err != nil {
 			return err
 		}

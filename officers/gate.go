@@ -73,7 +73,7 @@ func standing(tx *store.Tx, ca string, serial store.Serial, notAfter, now time.T
 	if now.After(notAfter) {
 		return "expired", nil
 	}
-	s, err := store.Statuses.Get(tx, store.Key(ca, serial))
+	s, err := store.Statuses.Get(tx, store.SerialKey(ca, serial))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return "not-in-book", nil

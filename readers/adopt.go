@@ -71,7 +71,7 @@ func (r *Register) level(tx *store.Tx, rd *Reader, actor string) (store.State, e
 	for i, serial := range []store.Serial{rd.Sign, rd.Encrypt} {
 		var err error
 		refs[i] = ca.Ref{CA: rd.CA, Serial: serial}
-		if pair[i], err = store.Statuses.Get(tx, store.Key(rd.CA, serial)); err != nil {
+		if pair[i], err = store.Statuses.Get(tx, store.SerialKey(rd.CA, serial)); err != nil {
 			return 0, fmt.Errorf("status of %s: %w", serial, err)
 		}
 	}

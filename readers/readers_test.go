@@ -91,7 +91,7 @@ func (w *world) states(rd *readers.Reader) (sign, encrypt store.State) {
 	w.t.Helper()
 	err := w.book.View(w.t.Context(), func(tx *store.Tx) error {
 		for to, serial := range map[*store.State]store.Serial{&sign: rd.Sign, &encrypt: rd.Encrypt} {
-			s, err := store.Statuses.Get(tx, store.Key(rd.CA, serial))
+			s, err := store.Statuses.Get(tx, store.SerialKey(rd.CA, serial))
 			if err != nil {
 				return err
 			}

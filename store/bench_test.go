@@ -118,7 +118,7 @@ func BenchmarkGet(b *testing.B) {
 		for n := range b.N {
 			c := certs[n%len(certs)]
 			view(b, book, func(tx *store.Tx) error {
-				_, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+				_, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 				return err
 			})
 		}

@@ -94,7 +94,7 @@ type checker struct {
 	tx     *Tx
 	head   *head
 	damage *DamageError
-	open   map[string]uint64 // Seq of the intents without an outcome, by Key(CA, Serial)
+	open   map[string]uint64 // Seq of the intents without an outcome, by SerialKey
 	rows   uint64
 	meter  meter
 }
@@ -232,7 +232,7 @@ func (c *checker) event(e *Event) error {
 	if e.Serial.IsZero() {
 		return nil
 	}
-	key := string(Key(e.CA, e.Serial))
+	key := string(SerialKey(e.CA, e.Serial))
 	switch e.Kind {
 	case KindIntent:
 		c.open[key] = e.Seq

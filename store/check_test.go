@@ -38,7 +38,7 @@ func newWorld(t testing.TB) *world {
 		seq := tx.Append(store.Event{Kind: store.KindIntentClosed, CA: closed.CA, Serial: closed.Serial})
 		ca := &store.CA{ID: "330100", Certificate: w.certs[3].DER, SPKI: w.certs[3].SPKI}
 		ca.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: ca.ID})
-		return errors.Join(err, store.CAs.Insert(tx, ca), store.Intents.Delete(tx, store.Key(closed.CA, closed.Serial)),
+		return errors.Join(err, store.CAs.Insert(tx, ca), store.Intents.Delete(tx, store.SerialKey(closed.CA, closed.Serial)),
 			store.Statuses.Insert(tx, &store.Status{CA: closed.CA, Serial: closed.Serial, State: store.Revoked, Unissued: true, Seq: seq}))
 	})
 	if _, err := b.Checkpoint(ctx, key(t)); err != nil {
@@ -96,9 +96,9 @@ func value(t testing.TB, s store.Snapshot, key string) []byte {
 func TestCheckFinds(t *testing.T) {
 	type putter = func(key string, value []byte)
 	w := newWorld(t)
-	certKey := store.Key(w.certs[4].CA, w.certs[4].Serial)
+	certKey := store.SerialKey(w.certs[4].CA, w.certs[4].Serial)
 	statusOf := func(t *testing.T, s store.Snapshot, put putter, n int, change func(*store.Status)) {
-		key := store.Key(w.certs[n].CA, w.certs[n].Serial)
+		key := store.SerialKey(w.certs[n].CA, w.certs[n].Serial)
 		row := value(t, s, rowAt("status", key))
 		var status store.Status
 		if err := store.Statuses.Codec.Decode(row[:len(row)-4], &status); err != nil {
@@ -171,8 +171,8 @@ func TestCheckFinds(t *testing.T) {
 			statusOf(t, s, put, 2, func(x *store.Status) { x.Seq = 10_000 })
 		}, "names event 10000, which is not there"},
 		"missing entry": {func(t *testing.T, s store.Snapshot, put putter) {
-			put(entryAt("cert", "serial", w.certs[4].Serial[:], certKey), nil)
-		}, "missing from index serial"},
+			put(entryAt("cert", "spki", w.certs[4].SPKI[:], certKey), nil)
+		}, "missing from index spki"},
 		"left-over entry": {func(t *testing.T, s store.Snapshot, put putter) {
 			put(entryAt("cert", "reader", store.Key("r7"), certKey), []byte{})
 		}, "index reader of table cert has an old entry"},
@@ -191,12 +191,11 @@ func TestCheckFinds(t *testing.T) {
 		"one serial number twice": {func(t *testing.T, s store.Snapshot, put putter) {
 			c := *w.certs[4]
 			c.CA = "services"
-			key := store.Key(c.CA, c.Serial)
+			key := store.SerialKey(c.CA, c.Serial)
 			put(rowAt("cert", key), sealed(key, store.Certificates.Codec.Append(nil, &c)))
-			put(entryAt("cert", "serial", c.Serial[:], store.Key(c.CA, c.Serial)), []byte{})
 		}, "have one serial number"},
 		"one key in two lines": {func(t *testing.T, s store.Snapshot, put putter) {
-			put(entryAt("cert", "spki", w.certs[4].SPKI[:], store.Key(w.certs[5].CA, w.certs[5].Serial)), []byte{})
+			put(entryAt("cert", "spki", w.certs[4].SPKI[:], store.SerialKey(w.certs[5].CA, w.certs[5].Serial)), []byte{})
 		}, "belong to two lines"},
 		"missing intent": {func(t *testing.T, s store.Snapshot, put putter) {
 			for pair := range s.Scan([]byte("tintent\x00"), []byte("tintent\x01"), false) {

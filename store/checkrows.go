@@ -254,7 +254,7 @@ func (c *checker) certificate(r *Certificate) error {
 	if err := c.named("certificate", r.Seq, r.CA, r.Serial, KindIssued); err != nil {
 		return err
 	}
-	_, err := Statuses.Get(c.tx, Key(r.CA, r.Serial))
+	_, err := Statuses.Get(c.tx, SerialKey(r.CA, r.Serial))
 	if err := c.missing(err, "certificate %s/%s has no status", r.CA, r.Serial); err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (c *checker) certificate(r *Certificate) error {
 	if !p.notBefore.Equal(r.NotBefore) || !p.notAfter.Equal(r.NotAfter) {
 		c.fault("certificate %s/%s is valid from %v to %v, which is not what its record says", r.CA, r.Serial, p.notBefore, p.notAfter)
 	}
-	intent, err := Intents.Get(c.tx, Key(r.CA, r.Serial))
+	intent, err := Intents.Get(c.tx, SerialKey(r.CA, r.Serial))
 	if err := c.missing(err, ""); err != nil || intent == nil {
 		return err
 	}
@@ -325,7 +325,8 @@ func (c *checker) crl(l *CRL) error {
 
 // serials sees that no serial number was used twice, by whatever CA.
 func (c *checker) serials() error {
-	return c.twins("serial", func(a, b []byte) error {
+	serialOf := func(place []byte) (serial, key []byte) { return place[:min(len(place), len(Serial{}))], place }
+	return c.twins(Certificates.base(nil), serialOf, func(a, b []byte) error {
 		c.fault("certificates %s and %s have one serial number", readable(a), readable(b))
 		return nil
 	})
@@ -333,7 +334,11 @@ func (c *checker) serials() error {
 
 // lines sees that no key belongs to two lines of certificates.
 func (c *checker) lines() error {
-	return c.twins("spki", func(a, b []byte) error {
+	spkiOf := func(place []byte) (spki, key []byte) {
+		spki, key, _ = splitEntry(place)
+		return spki, key
+	}
+	return c.twins(Certificates.indexBase(nil, "spki"), spkiOf, func(a, b []byte) error {
 		x, err := Certificates.Get(c.tx, a)
 		if err != nil {
 			return c.missing(err, "")
@@ -349,21 +354,20 @@ func (c *checker) lines() error {
 	})
 }
 
-// twins calls both for every two certificates that lie next to each other in an index under one key.
-func (c *checker) twins(index string, both func(a, b []byte) error) error {
-	base := Certificates.indexBase(nil, index)
-	var lastIndexKey, lastKey []byte
+// twins calls both for every two certificates that lie next to each other below base and share what split finds in front of their keys.
+func (c *checker) twins(base []byte, split func(place []byte) (shared, key []byte), both func(a, b []byte) error) error {
+	var lastShared, lastKey []byte
 	for pair, err := range c.tx.scan(base, successor(base), false) {
 		if err != nil {
 			return err
 		}
-		indexKey, key, _ := splitEntry(pair.Key[len(base):])
-		if lastKey != nil && bytes.Equal(indexKey, lastIndexKey) {
+		shared, key := split(pair.Key[len(base):])
+		if lastKey != nil && bytes.Equal(shared, lastShared) {
 			if err := both(lastKey, key); err != nil {
 				return err
 			}
 		}
-		lastIndexKey, lastKey = indexKey, key
+		lastShared, lastKey = shared, key
 	}
 	return nil
 }

@@ -298,7 +298,6 @@ var intentCodec = Codec[Intent]{
 		dst = append(dst, layout)
 		dst = appendString(dst, i.CA)
 		dst = append(dst, i.Serial[:]...)
-		dst = append(dst, i.Group[:]...)
 		for _, h := range [...]Hash{i.TBSHash, i.SPKI, i.RequestHash} {
 			dst = append(dst, h[:]...)
 		}
@@ -315,7 +314,6 @@ var intentCodec = Codec[Intent]{
 		}
 		*i = Intent{CA: d.string()}
 		copy(i.Serial[:], d.take(uint64(len(i.Serial))))
-		copy(i.Group[:], d.take(uint64(len(i.Group))))
 		i.TBSHash, i.SPKI, i.RequestHash = d.hash(), d.hash(), d.hash()
 		for _, s := range [...]*string{&i.Requester, &i.Profile, &i.IdempotencyKey, &i.Line, &i.Node} {
 			*s = d.string()

@@ -154,7 +154,7 @@ func TestRecordCodecs(t *testing.T) {
 		i := store.Intent{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), TBSHash: hash.Draw(r, "TBSHash"), SPKI: hash.Draw(r, "SPKI"),
 			RequestHash: hash.Draw(r, "RequestHash"), Requester: text.Draw(r, "Requester"), Profile: text.Draw(r, "Profile"),
 			IdempotencyKey: text.Draw(r, "IdempotencyKey"), Line: text.Draw(r, "Line"), Node: text.Draw(r, "Node"), Time: instant.Draw(r, "Time"),
-			Group: number.Draw(r, "Group"), Seq: rapid.Uint64().Draw(r, "Seq")}
+			Seq: rapid.Uint64().Draw(r, "Seq")}
 		roundTrip(r, store.Intents.Codec, i)
 	})
 }

@@ -139,7 +139,7 @@ func (m *mint) certificate(ca string) (*store.Certificate, *store.Intent) {
 	input.ReadASN1(&outer, asn1.SEQUENCE)
 	outer.ReadASN1Element(&tbs, asn1.SEQUENCE)
 	i := &store.Intent{CA: ca, Serial: number, TBSHash: sha256.Sum256(tbs), SPKI: c.SPKI, Requester: c.Requester, Profile: c.Profile, Line: c.Line,
-		Node: "node-1", Group: number, Time: time.Unix(1_700_000_000, 0).UTC()}
+		Node: "node-1", Time: time.Unix(1_700_000_000, 0).UTC()}
 	return c, i
 }
 
@@ -180,7 +180,7 @@ func issue(t testing.TB, b *store.Book, ca string, n int) []*store.Certificate {
 
 // setState moves a certificate to another state.
 func setState(tx *store.Tx, c *store.Certificate, state store.State, kind string) error {
-	s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+	s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 	if err != nil {
 		return err
 	}

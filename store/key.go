@@ -111,7 +111,12 @@ func successor(prefix []byte) []byte {
 // readable writes a key so that a person can recognise it: text as text, the rest in hexadecimal digits.
 func readable(key []byte) string {
 	var s strings.Builder
-	for i := 0; i < len(key); {
+	i := 0
+	if n := len(Serial{}); len(key) > n && key[0] == 1 {
+		fmt.Fprintf(&s, "%x", key[:n])
+		i = n
+	}
+	for i < len(key) {
 		j := i
 		for j < len(key) && ' ' < key[j] && key[j] < 0x7f {
 			j++

@@ -167,7 +167,7 @@ func lookFor(t *testing.T, b *store.Book, said map[store.Serial]string) {
 	t.Helper()
 	view(t, b, func(tx *store.Tx) error {
 		for number, what := range said {
-			key := store.Key("330100", number)
+			key := store.SerialKey("330100", number)
 			if _, err := store.Intents.Get(tx, key); err != nil {
 				t.Errorf("a signature of %s without its intent: %v", number, err)
 			}

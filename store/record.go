@@ -89,7 +89,6 @@ type Intent struct {
 	Line           string
 	Node           string
 	Time           time.Time
-	Group          Serial // first serial number of the order
 	Seq            uint64 // the event that recorded it
 }
 
@@ -172,22 +171,31 @@ var (
 
 	// An index that many rows share a key of goes on with Seq: new entries then lie side by side, and one page of the engine takes many.
 
-	// Certificates has the primary key Key(CA, Serial) and the indexes "serial" Key(Serial), "spki" Key(SPKI), "reader" Key(Reader),
-	// "city" Key(City, Seq), "expiry" Key(NotAfter, Seq), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed.
-	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return Key(c.CA, c.Serial) }, Codec: certificateCodec,
+	// Every key that begins with something random costs the engine a page for each certificate. So there are few of them: what is found by the
+	// serial number has it first in its primary key.
+
+	// Certificates has the primary key SerialKey(CA, Serial) and the indexes "spki" Key(SPKI), "reader" Key(Reader), "ca" Key(CA, Seq),
+	// "city" Key(City, Seq), "expiry" Key(NotAfter, Seq), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed, nor is a
+	// line that is named by the certificate's own serial number: see OneOfLine.
+	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return SerialKey(c.CA, c.Serial) }, Codec: certificateCodec,
 		Indexes: []Index[Certificate]{
-			{"serial", func(c *Certificate) [][]byte { return [][]byte{Key(c.Serial)} }},
 			{"spki", func(c *Certificate) [][]byte { return [][]byte{Key(c.SPKI)} }},
 			{"reader", func(c *Certificate) [][]byte { return unlessEmpty(c.Reader, c.Reader) }},
+			{"ca", func(c *Certificate) [][]byte { return [][]byte{Key(c.CA, c.Seq)} }},
 			{"city", func(c *Certificate) [][]byte { return unlessEmpty(c.City, c.City, c.Seq) }},
 			{"expiry", func(c *Certificate) [][]byte { return [][]byte{Key(c.NotAfter, c.Seq)} }},
 			{"subject", func(c *Certificate) [][]byte { return unlessEmpty(c.Subject, c.Subject) }},
-			{"line", func(c *Certificate) [][]byte { return unlessEmpty(c.Line, c.Line) }},
+			{"line", func(c *Certificate) [][]byte {
+				if c.Line == c.Serial.String() {
+					return nil
+				}
+				return unlessEmpty(c.Line, c.Line)
+			}},
 		}}
 
-	// Statuses has the primary key Key(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Serial) for what is
+	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Serial) for what is
 	// held or revoked, and "seq" Key(Seq).
-	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return Key(s.CA, s.Serial) }, Codec: statusCodec,
+	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return SerialKey(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
 			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Seq)} }},
 			{"crl", func(s *Status) [][]byte {
@@ -199,11 +207,10 @@ var (
 			{"seq", func(s *Status) [][]byte { return [][]byte{Key(s.Seq)} }},
 		}}
 
-	// Intents has the primary key Key(CA, Serial) and the indexes "node" Key(Node, Seq) and "group" Key(Group).
-	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return Key(i.CA, i.Serial) }, Codec: intentCodec,
+	// Intents has the primary key SerialKey(CA, Serial) and the index "node" Key(Node, Seq).
+	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return SerialKey(i.CA, i.Serial) }, Codec: intentCodec,
 		Indexes: []Index[Intent]{
 			{"node", func(i *Intent) [][]byte { return [][]byte{Key(i.Node, i.Seq)} }},
-			{"group", func(i *Intent) [][]byte { return [][]byte{Key(i.Group)} }},
 		}}
 
 	// CRLs has the primary key Key(CA, Delta, Number), so that the last one below Key(CA, Delta) is the newest.
@@ -212,6 +219,23 @@ var (
 	// Nodes has the primary key Key(ID).
 	Nodes = Table[Node]{Name: "node", Key: func(n *Node) []byte { return Key(n.ID) }, Codec: JSON[Node]()}
 )
+
+// SerialKey is the primary key of what the book keeps under a serial number of a CA: a certificate, its status, an intent. It is
+// Key(serial, ca): the serial number alone is a prefix of it.
+func SerialKey(ca string, serial Serial) []byte { return Key(serial, ca) }
+
+// OneOfLine returns a certificate of the line, the first if the book has it. All of a line have one profile and one subject. The error wraps
+// ErrNotFound when there is none.
+func OneOfLine(tx *Tx, line string) (*Certificate, error) {
+	if serial, err := ParseSerial(line); err == nil {
+		for c, err := range Certificates.Scan(tx, "", Key(serial)) {
+			if err != nil || c.Line == line {
+				return c, err
+			}
+		}
+	}
+	return Certificates.Last(tx, "line", Key(line))
+}
 
 // unlessEmpty is no key at all when field is empty, and Key(parts...) else.
 func unlessEmpty(field string, parts ...any) [][]byte {

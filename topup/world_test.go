@@ -183,7 +183,7 @@ func (w *world) mark(t testing.TB, ca string, leaf *testpki.Leaf, state store.St
 	t.Helper()
 	kind := map[store.State]string{store.Good: store.KindResumed, store.Held: store.KindHeld, store.Revoked: store.KindRevoked}[state]
 	w.update(t, func(tx *store.Tx) error {
-		s, err := store.Statuses.Get(tx, store.Key(ca, leaf.Serial))
+		s, err := store.Statuses.Get(tx, store.SerialKey(ca, leaf.Serial))
 		if err != nil {
 			return err
 		}

@@ -126,14 +126,14 @@ func FromBook(b *store.Book) StatusFunc {
 // epoch is left to the caller.
 func BookStatus(tx *store.Tx, c *Cert) (Evidence, error) {
 	e := Evidence{Source: SourceBook, Seq: tx.Head(), Time: tx.Now(), State: Unknown}
-	for row, err := range store.Certificates.Scan(tx, "serial", store.Key(c.Serial)) {
+	for row, err := range store.Certificates.Scan(tx, "", store.Key(c.Serial)) {
 		if err != nil {
 			return e, fmt.Errorf("looking up certificate %s: %w", c.Serial, err)
 		}
 		if !bytes.Equal(row.DER, c.DER) {
 			continue
 		}
-		s, err := store.Statuses.Get(tx, store.Key(row.CA, row.Serial))
+		s, err := store.Statuses.Get(tx, store.SerialKey(row.CA, row.Serial))
 		if err != nil {
 			return e, fmt.Errorf("looking up the status of %s: %w", c.Serial, err)
 		}

@@ -95,7 +95,7 @@ func record(t testing.TB, book *store.Book, ca string, leaf *testpki.Leaf) {
 func mark(t testing.TB, book *store.Book, ca string, leaf *testpki.Leaf, state store.State, kind string, reason int) {
 	t.Helper()
 	update(t, book, func(tx *store.Tx) error {
-		s, err := store.Statuses.Get(tx, store.Key(ca, leaf.Serial))
+		s, err := store.Statuses.Get(tx, store.SerialKey(ca, leaf.Serial))
 		if err != nil {
 			return err
 		}

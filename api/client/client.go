@@ -244,5 +244,7 @@ func retryAfter(resp *http.Response) time.Duration {
 	return time.Duration(s) * time.Second
 }
 
-// NewKey makes an idempotency key: 26 characters, 128 bits of chance.
-func NewKey() string { return rand.Text() }
+// NewKey makes an idempotency key: 128 bits of chance. It begins with the time,
+// in milliseconds and hexadecimal digits, so that a node's book has the keys of
+// one moment side by side.
+func NewKey() string { return fmt.Sprintf("%011x-%s", time.Now().UnixMilli(), rand.Text()) }

@@ -127,7 +127,7 @@ func (o *order) judge(tx *store.Tx, t *tally) error {
 	if err != nil {
 		return err
 	}
-	key := store.Key(o.answer.CA, serial)
+	key := store.SerialKey(o.answer.CA, serial)
 	cert, err := store.Certificates.Get(tx, key)
 	if err == nil {
 		var s *store.Status

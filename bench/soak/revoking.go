@@ -153,7 +153,7 @@ func (l *lane) judgeSteps(tx *store.Tx, steps []*step, t *tally) error {
 		if err != nil {
 			return err
 		}
-		is, err := store.Statuses.Get(tx, store.Key("services", serial))
+		is, err := store.Statuses.Get(tx, store.SerialKey("services", serial))
 		if err != nil {
 			return err
 		}

@@ -143,7 +143,7 @@ func (r *Responder) statuses(ctx context.Context, a *authority, ids []ocsp.CertI
 				continue
 			}
 			copy(serial[:], ids[i].Serial)
-			status, err := store.Statuses.Get(tx, store.Key(a.id, serial))
+			status, err := store.Statuses.Get(tx, store.SerialKey(a.id, serial))
 			if errors.Is(err, store.ErrNotFound) {
 				continue
 			}

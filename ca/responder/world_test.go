@@ -171,7 +171,7 @@ var changes = map[store.State]string{store.Good: store.KindResumed, store.Held: 
 func (w *world) set(c *store.Certificate, state store.State, reason int) {
 	w.t.Helper()
 	w.update(func(tx *store.Tx) error {
-		s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+		s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 		if err != nil {
 			return err
 		}

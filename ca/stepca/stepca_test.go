@@ -160,10 +160,10 @@ func (w *world) row(c *x509.Certificate) (*store.Certificate, *store.Status) {
 	var cert *store.Certificate
 	var status *store.Status
 	err = w.book.View(w.t.Context(), func(tx *store.Tx) error {
-		if cert, err = store.Certificates.Get(tx, store.Key("services", serial)); err != nil {
+		if cert, err = store.Certificates.Get(tx, store.SerialKey("services", serial)); err != nil {
 			return err
 		}
-		status, err = store.Statuses.Get(tx, store.Key("services", serial))
+		status, err = store.Statuses.Get(tx, store.SerialKey("services", serial))
 		return err
 	})
 	if err != nil {

@@ -76,11 +76,11 @@ func (k *keeper) good(ctx context.Context, cert *x509.Certificate) (good bool, e
 		return false, nil // not one of this book
 	}
 	err = k.book.View(ctx, func(tx *store.Tx) error {
-		for c, err := range store.Certificates.Scan(tx, "serial", store.Key(serial)) {
+		for c, err := range store.Certificates.Scan(tx, "", store.Key(serial)) {
 			if err != nil {
 				return err
 			}
-			s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+			s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 			if err != nil {
 				return err
 			}

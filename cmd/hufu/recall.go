@@ -128,7 +128,7 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 	for batch := range slices.Chunk(r.Statuses, 200) {
 		err := n.book.Update(ctx, func(tx *store.Tx) error {
 			for _, s := range batch {
-				cert, err := store.Certificates.Get(tx, store.Key(s.CA, s.Serial))
+				cert, err := store.Certificates.Get(tx, store.SerialKey(s.CA, s.Serial))
 				if errors.Is(err, store.ErrNotFound) {
 					continue
 				}
@@ -176,7 +176,7 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 func heedLists(tx *store.Tx, r *ldapsync.Recalled) error {
 	recalled := map[string]*store.Status{}
 	for _, s := range r.Statuses {
-		recalled[string(store.Key(s.CA, s.Serial))] = s
+		recalled[string(store.SerialKey(s.CA, s.Serial))] = s
 	}
 	for _, c := range r.CRLs {
 		list, err := x509.ParseRevocationList(c.DER)
@@ -197,10 +197,10 @@ func heedLists(tx *store.Tx, r *ldapsync.Recalled) error {
 			if err != nil {
 				continue // no certificate of this book has such a number
 			}
-			s := recalled[string(store.Key(c.CRL.CA, serial))]
+			s := recalled[string(store.SerialKey(c.CRL.CA, serial))]
 			known := s != nil
 			if !known {
-				s, err = store.Statuses.Get(tx, store.Key(c.CRL.CA, serial))
+				s, err = store.Statuses.Get(tx, store.SerialKey(c.CRL.CA, serial))
 				if errors.Is(err, store.ErrNotFound) {
 					// No certificate came back. Its number stays on the lists for
 					// as long as it could have been valid.
@@ -241,7 +241,7 @@ func leaveOpen(tx *store.Tx, r *ldapsync.Recalled) (err error) {
 		if !s.Unissued || err != nil {
 			return false
 		}
-		_, e := store.Intents.Get(tx, store.Key(s.CA, s.Serial))
+		_, e := store.Intents.Get(tx, store.SerialKey(s.CA, s.Serial))
 		if e != nil && !errors.Is(e, store.ErrNotFound) {
 			err = e
 		}
@@ -255,7 +255,7 @@ func leaveOpen(tx *store.Tx, r *ldapsync.Recalled) (err error) {
 // a hold that should not be is lifted by a person.
 func noMilder(r *ldapsync.Recalled, taken map[string]store.State) {
 	r.Statuses = slices.DeleteFunc(r.Statuses, func(s *store.Status) bool {
-		key := string(store.Key(s.CA, s.Serial))
+		key := string(store.SerialKey(s.CA, s.Serial))
 		if s.State < taken[key] {
 			r.Notes = append(r.Notes, fmt.Sprintf("certificate %s of CA %s is %s here and %s in another directory; the stricter holds", s.Serial, s.CA, s.State, taken[key]))
 			return true

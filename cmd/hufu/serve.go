@@ -288,7 +288,7 @@ func (n *node) citySigner(ctx context.Context, city string) (topup.Signer, error
 			if err != nil {
 				return err
 			}
-			s, err := store.Statuses.Get(tx, store.Key(c.CA, c.Serial))
+			s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
 			if err != nil {
 				return err
 			}
