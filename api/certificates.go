@@ -50,7 +50,7 @@ func (c *call) certificate(tx *store.Tx) (*store.Certificate, error) {
 	if err != nil {
 		return nil, problemf(kindMalformed, "%q is not a serial number of this book: 34 hexadecimal digits that begin with 01", c.PathValue("serial"))
 	}
-	rows, _, err := store.Certificates.Page(tx, store.Query{Prefix: store.Key(serial), Limit: 1})
+	rows, _, err := store.Certificates.Page(tx, store.Query{Index: "serial", Prefix: store.Key(serial), Limit: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (c *call) selection() (l selection, lead store.Query, err error) {
 		if err != nil {
 			return l, lead, problemf(kindMalformed, "parameter serial: %v", err)
 		}
-		lead = store.Query{Prefix: store.Key(serial)}
+		lead = store.Query{Index: "serial", Prefix: store.Key(serial)}
 	case !l.spki.IsZero():
 		lead = store.Query{Index: "spki", Prefix: store.Key(l.spki)}
 	case l.reader != "":
@@ -340,7 +340,7 @@ func leadPage(tx *store.Tx, q store.Query, byState bool, l *selection) ([]*store
 	}
 	certs := make([]*store.Certificate, 0, len(statuses))
 	for _, st := range statuses {
-		cert, err := store.Certificates.Get(tx, store.SerialKey(st.CA, st.Serial))
+		cert, err := store.FindCertificate(tx, st.CA, st.Serial)
 		if errors.Is(err, store.ErrNotFound) && st.Unissued {
 			continue // a closed intent has a status and no certificate
 		}

@@ -52,7 +52,7 @@ func wholeReader(tx *store.Tx, r *readers.Reader) (client.Reader, error) {
 		if serial.IsZero() {
 			continue
 		}
-		cert, err := store.Certificates.Get(tx, store.SerialKey(r.CA, serial))
+		cert, err := store.FindCertificate(tx, r.CA, serial)
 		if err != nil {
 			return w, fmt.Errorf("reading certificate %s of reader %s: %v", serial, r.Number, err) // never "not found"
 		}

@@ -346,7 +346,7 @@ func (c *tally) lookAtIssued(w *world, s *stage, said [][]string, before uint64)
 func (w *world) missing(r ca.Ref) int {
 	n := 0
 	w.view(func(tx *store.Tx) error {
-		cert, err := store.Certificates.Get(tx, store.SerialKey(r.CA, r.Serial))
+		cert, err := store.FindCertificate(tx, r.CA, r.Serial)
 		if err != nil || len(cert.DER) == 0 {
 			n = 1
 			return nil

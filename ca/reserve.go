@@ -112,7 +112,7 @@ func recallOne(tx *store.Tx, u *underway) error {
 	}
 	certs := make([]*store.Certificate, len(ans.Refs))
 	for i, ref := range ans.Refs {
-		certs[i], err = store.Certificates.Get(tx, ref.key())
+		certs[i], err = store.FindCertificate(tx, ref.CA, ref.Serial)
 		if errors.Is(err, store.ErrNotFound) {
 			u.open = tx.Head()
 			return nil

@@ -95,7 +95,7 @@ func change(tx *store.Tx, s *store.Status, kind, actor, detail string) error {
 
 // condemn marks a certificate's key as compromised, so that no renewal keeps it.
 func condemn(tx *store.Tx, r Ref) error {
-	c, err := store.Certificates.Get(tx, r.key())
+	c, err := store.FindCertificate(tx, r.CA, r.Serial)
 	if err != nil {
 		return fmt.Errorf("looking up certificate %s: %w", r.Serial, err)
 	}

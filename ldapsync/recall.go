@@ -328,8 +328,7 @@ func (r *Recalled) detail() string { return "recalled from directory " + r.Direc
 
 func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *store.Status, actor string, also func(*store.Tx, *store.Certificate) error) error {
 	cert := *c
-	key := store.SerialKey(c.CA, c.Serial)
-	if have, err := optional(store.Certificates.Get(tx, key)); err != nil || have != nil {
+	if have, err := optional(store.FindCertificate(tx, c.CA, c.Serial)); err != nil || have != nil {
 		return err
 	}
 	if err := r.intend(tx, c.CA, c.Serial, actor); err != nil {

@@ -117,12 +117,11 @@ func (p *Publisher) readTx(tx *store.Tx, t target) (*record, error) {
 	if t.isCA() {
 		return p.readCA(tx, t)
 	}
-	key := store.SerialKey(t.ca, t.serial)
-	cert, err := optional(store.Certificates.Get(tx, key))
+	cert, err := optional(store.FindCertificate(tx, t.ca, t.serial))
 	if err != nil {
 		return nil, err
 	}
-	status, err := optional(store.Statuses.Get(tx, key))
+	status, err := optional(store.Statuses.Get(tx, store.SerialKey(t.ca, t.serial)))
 	if err != nil || cert == nil && status == nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func TestRestoredBook(t *testing.T) {
 		if err != nil || !s.Unissued || s.State != store.Revoked {
 			t.Errorf("a serial number without a certificate: %+v, %v", s, err)
 		}
-		c, err := store.Certificates.Get(tx, store.SerialKey("330100", lost[2].Serial))
+		c, err := store.FindCertificate(tx, "330100", lost[2].Serial)
 		if err != nil {
 			return err
 		}

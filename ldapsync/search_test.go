@@ -193,7 +193,7 @@ func holds(t testing.TB, s *slapd.Server, b *book) {
 			if status.Unissued {
 				continue
 			}
-			cert, err := store.Certificates.Get(tx, store.SerialKey(status.CA, status.Serial))
+			cert, err := store.FindCertificate(tx, status.CA, status.Serial)
 			if err != nil {
 				return err
 			}

@@ -156,7 +156,7 @@ func checkConsent(tx *store.Tx, a *Approval, c policy.Caller, der []byte) error 
 	if !msg.ContentType.Equal(oid.ContentApproval) || !bytes.Equal(msg.Content, a.Canonical) {
 		return errors.New("the signature is over something else")
 	}
-	cert, err := store.Certificates.Get(tx, store.SerialKey(c.CA, store.Serial(c.Serial)))
+	cert, err := store.FindCertificate(tx, c.CA, store.Serial(c.Serial))
 	if err != nil {
 		return fmt.Errorf("looking up the certificate of %q: %w", c.Name, err)
 	}

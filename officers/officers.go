@@ -248,7 +248,7 @@ func certificateOf(tx *store.Tx, der []byte) (*store.Certificate, error) {
 	if err != nil {
 		return nil, errors.New("the certificate is not of this book")
 	}
-	for c, err := range store.Certificates.Scan(tx, "", store.Key(serial)) {
+	for c, err := range store.Certificates.Scan(tx, "serial", store.Key(serial)) {
 		if err != nil {
 			return nil, err
 		}
@@ -296,7 +296,7 @@ func (o *Office) People(ctx context.Context, after []byte, limit int) (list []*P
 
 // complete adds the certificate, which the record of a person names only.
 func (p *Person) complete(tx *store.Tx) error {
-	c, err := store.Certificates.Get(tx, store.SerialKey(p.ca, p.serial))
+	c, err := store.FindCertificate(tx, p.ca, p.serial)
 	if err != nil {
 		return fmt.Errorf("certificate %s of %q: %w", p.serial, p.Name, err)
 	}

@@ -267,7 +267,7 @@ func (rd *Reader) check(tx *store.Tx) error {
 	var pair [2]*store.Certificate
 	for i, serial := range []store.Serial{rd.Sign, rd.Encrypt} {
 		var err error
-		if pair[i], err = store.Certificates.Get(tx, store.SerialKey(rd.CA, serial)); err != nil {
+		if pair[i], err = store.FindCertificate(tx, rd.CA, serial); err != nil {
 			return fmt.Errorf("certificate %s: %w", serial, err)
 		}
 		s, err := store.Statuses.Get(tx, store.SerialKey(rd.CA, serial))

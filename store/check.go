@@ -246,7 +246,7 @@ func (c *checker) event(e *Event) error {
 	default:
 		return nil
 	}
-	cert, err := Certificates.Get(c.tx, []byte(key))
+	cert, err := FindCertificate(c.tx, e.CA, e.Serial)
 	if err := c.missing(err, ""); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func value(t testing.TB, s store.Snapshot, key string) []byte {
 func TestCheckFinds(t *testing.T) {
 	type putter = func(key string, value []byte)
 	w := newWorld(t)
-	certKey := store.SerialKey(w.certs[4].CA, w.certs[4].Serial)
+	certKey := store.Key(w.certs[4].Seq)
 	statusOf := func(t *testing.T, s store.Snapshot, put putter, n int, change func(*store.Status)) {
 		key := store.SerialKey(w.certs[n].CA, w.certs[n].Serial)
 		row := value(t, s, rowAt("status", key))
@@ -160,7 +160,7 @@ func TestCheckFinds(t *testing.T) {
 			certificate(t, s, put, func(c *store.Certificate) { c.Reader = "r7" })
 		}, "missing from index reader"},
 		"missing certificate": {func(t *testing.T, s store.Snapshot, put putter) { put(rowAt("cert", certKey), nil) }, "issued is missing"},
-		"missing status":      {func(t *testing.T, s store.Snapshot, put putter) { put(rowAt("status", certKey), nil) }, "has no status"},
+		"missing status":      {func(t *testing.T, s store.Snapshot, put putter) { put(rowAt("status", store.SerialKey(w.certs[4].CA, w.certs[4].Serial)), nil) }, "has no status"},
 		"status set back": {func(t *testing.T, s store.Snapshot, put putter) {
 			statusOf(t, s, put, 2, func(x *store.Status) { x.State, x.Seq = store.Good, w.certs[2].Seq })
 		}, "misses event"},
@@ -191,11 +191,13 @@ func TestCheckFinds(t *testing.T) {
 		"one serial number twice": {func(t *testing.T, s store.Snapshot, put putter) {
 			c := *w.certs[4]
 			c.CA = "services"
-			key := store.SerialKey(c.CA, c.Serial)
+			c.Seq = 10_000
+			key := store.Key(c.Seq)
 			put(rowAt("cert", key), sealed(key, store.Certificates.Codec.Append(nil, &c)))
+			put(entryAt("cert", "serial", store.SerialKey(c.CA, c.Serial), key), []byte{})
 		}, "have one serial number"},
 		"one key in two lines": {func(t *testing.T, s store.Snapshot, put putter) {
-			put(entryAt("cert", "spki", w.certs[4].SPKI[:], store.SerialKey(w.certs[5].CA, w.certs[5].Serial)), []byte{})
+			put(entryAt("cert", "spki", w.certs[4].SPKI[:], store.Key(w.certs[5].Seq)), []byte{})
 		}, "belong to two lines"},
 		"missing intent": {func(t *testing.T, s store.Snapshot, put putter) {
 			for pair := range s.Scan([]byte("tintent\x00"), []byte("tintent\x01"), false) {

@@ -325,8 +325,8 @@ func (c *checker) crl(l *CRL) error {
 
 // serials sees that no serial number was used twice, by whatever CA.
 func (c *checker) serials() error {
-	serialOf := func(place []byte) (serial, key []byte) { return place[:min(len(place), len(Serial{}))], place }
-	return c.twins(Certificates.base(nil), serialOf, func(a, b []byte) error {
+	serialOf := func(indexKey []byte) []byte { return indexKey[:min(len(indexKey), len(Serial{}))] }
+	return c.twins("serial", serialOf, func(a, b []byte) error {
 		c.fault("certificates %s and %s have one serial number", readable(a), readable(b))
 		return nil
 	})
@@ -334,11 +334,8 @@ func (c *checker) serials() error {
 
 // lines sees that no key belongs to two lines of certificates.
 func (c *checker) lines() error {
-	spkiOf := func(place []byte) (spki, key []byte) {
-		spki, key, _ = splitEntry(place)
-		return spki, key
-	}
-	return c.twins(Certificates.indexBase(nil, "spki"), spkiOf, func(a, b []byte) error {
+	spkiOf := func(indexKey []byte) []byte { return indexKey }
+	return c.twins("spki", spkiOf, func(a, b []byte) error {
 		x, err := Certificates.Get(c.tx, a)
 		if err != nil {
 			return c.missing(err, "")
@@ -354,14 +351,16 @@ func (c *checker) lines() error {
 	})
 }
 
-// twins calls both for every two certificates that lie next to each other below base and share what split finds in front of their keys.
-func (c *checker) twins(base []byte, split func(place []byte) (shared, key []byte), both func(a, b []byte) error) error {
+// twins calls both for every two certificates that lie next to each other in an index and share a part of their index keys.
+func (c *checker) twins(index string, part func(indexKey []byte) []byte, both func(a, b []byte) error) error {
+	base := Certificates.indexBase(nil, index)
 	var lastShared, lastKey []byte
 	for pair, err := range c.tx.scan(base, successor(base), false) {
 		if err != nil {
 			return err
 		}
-		shared, key := split(pair.Key[len(base):])
+		indexKey, key, _ := splitEntry(pair.Key[len(base):])
+		shared := part(indexKey)
 		if lastKey != nil && bytes.Equal(shared, lastShared) {
 			if err := both(lastKey, key); err != nil {
 				return err

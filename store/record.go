@@ -171,14 +171,15 @@ var (
 
 	// An index that many rows share a key of goes on with Seq: new entries then lie side by side, and one page of the engine takes many.
 
-	// Every key that begins with something random costs the engine a page for each certificate. So there are few of them: what is found by the
-	// serial number has it first in its primary key.
+	// Every key that begins with something random costs the engine a page or two for each certificate, and the more so the longer its row.
+	// So there are few such keys, and certificates, whose rows are the longest, lie in the order in which they were issued.
 
-	// Certificates has the primary key SerialKey(CA, Serial) and the indexes "spki" Key(SPKI), "reader" Key(Reader), "ca" Key(CA, Seq),
+	// Certificates has the primary key Key(Seq) and the indexes "serial" SerialKey(CA, Serial), "spki" Key(SPKI), "reader" Key(Reader), "ca" Key(CA, Seq),
 	// "city" Key(City, Seq), "expiry" Key(NotAfter, Seq), "subject" Key(Subject) and "line" Key(Line); an empty field is not indexed, nor is a
 	// line that is named by the certificate's own serial number: see OneOfLine.
-	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return SerialKey(c.CA, c.Serial) }, Codec: certificateCodec,
+	Certificates = Table[Certificate]{Name: "cert", Key: func(c *Certificate) []byte { return Key(c.Seq) }, Codec: certificateCodec,
 		Indexes: []Index[Certificate]{
+			{"serial", func(c *Certificate) [][]byte { return [][]byte{SerialKey(c.CA, c.Serial)} }},
 			{"spki", func(c *Certificate) [][]byte { return [][]byte{Key(c.SPKI)} }},
 			{"reader", func(c *Certificate) [][]byte { return unlessEmpty(c.Reader, c.Reader) }},
 			{"ca", func(c *Certificate) [][]byte { return [][]byte{Key(c.CA, c.Seq)} }},
@@ -220,15 +221,24 @@ var (
 	Nodes = Table[Node]{Name: "node", Key: func(n *Node) []byte { return Key(n.ID) }, Codec: JSON[Node]()}
 )
 
-// SerialKey is the primary key of what the book keeps under a serial number of a CA: a certificate, its status, an intent. It is
-// Key(serial, ca): the serial number alone is a prefix of it.
+// SerialKey is the key of what the book keeps under a serial number of a CA: it is Key(serial, ca), so that the serial number alone is a
+// prefix of it.
 func SerialKey(ca string, serial Serial) []byte { return Key(serial, ca) }
+
+// FindCertificate returns the certificate of that CA and serial number. The error wraps ErrNotFound when the book has none.
+func FindCertificate(tx *Tx, ca string, serial Serial) (*Certificate, error) {
+	key := SerialKey(ca, serial)
+	for c, err := range Certificates.Scan(tx, "serial", key) {
+		return c, err
+	}
+	return nil, &RowError{Certificates.Name, key, ErrNotFound}
+}
 
 // OneOfLine returns a certificate of the line, the first if the book has it. All of a line have one profile and one subject. The error wraps
 // ErrNotFound when there is none.
 func OneOfLine(tx *Tx, line string) (*Certificate, error) {
 	if serial, err := ParseSerial(line); err == nil {
-		for c, err := range Certificates.Scan(tx, "", Key(serial)) {
+		for c, err := range Certificates.Scan(tx, "serial", Key(serial)) {
 			if err != nil || c.Line == line {
 				return c, err
 			}

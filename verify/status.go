@@ -126,7 +126,7 @@ func FromBook(b *store.Book) StatusFunc {
 // epoch is left to the caller.
 func BookStatus(tx *store.Tx, c *Cert) (Evidence, error) {
 	e := Evidence{Source: SourceBook, Seq: tx.Head(), Time: tx.Now(), State: Unknown}
-	for row, err := range store.Certificates.Scan(tx, "", store.Key(c.Serial)) {
+	for row, err := range store.Certificates.Scan(tx, "serial", store.Key(c.Serial)) {
 		if err != nil {
 			return e, fmt.Errorf("looking up certificate %s: %w", c.Serial, err)
 		}

@@ -128,7 +128,7 @@ func (o *order) judge(tx *store.Tx, t *tally) error {
 		return err
 	}
 	key := store.SerialKey(o.answer.CA, serial)
-	cert, err := store.Certificates.Get(tx, key)
+	cert, err := store.FindCertificate(tx, o.answer.CA, serial)
 	if err == nil {
 		var s *store.Status
 		if s, err = store.Statuses.Get(tx, key); err == nil && (s.State != store.Good || string(cert.DER) != string(o.answer.DER)) {

@@ -137,7 +137,7 @@ func (e *engine) find(ctx context.Context, decimal string) (cert *store.Certific
 		return nil, nil, err
 	}
 	err = e.cfg.Book.View(ctx, func(tx *store.Tx) error {
-		rows, _, err := store.Certificates.Page(tx, store.Query{Prefix: store.Key(serial), Limit: 1})
+		rows, _, err := store.Certificates.Page(tx, store.Query{Index: "serial", Prefix: store.Key(serial), Limit: 1})
 		if err != nil {
 			return err
 		}

@@ -400,7 +400,7 @@ func (r *records) CreateCertificate(ctx context.Context, c *acme.Certificate) er
 		row.Intermediates = append(row.Intermediates, i.Raw)
 	}
 	return r.book.Update(ctx, func(tx *store.Tx) error {
-		rows, _, err := store.Certificates.Page(tx, store.Query{Prefix: store.Key(serial), Limit: 1})
+		rows, _, err := store.Certificates.Page(tx, store.Query{Index: "serial", Prefix: store.Key(serial), Limit: 1})
 		if err != nil {
 			return err
 		}

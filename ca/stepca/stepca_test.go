@@ -160,7 +160,7 @@ func (w *world) row(c *x509.Certificate) (*store.Certificate, *store.Status) {
 	var cert *store.Certificate
 	var status *store.Status
 	err = w.book.View(w.t.Context(), func(tx *store.Tx) error {
-		if cert, err = store.Certificates.Get(tx, store.SerialKey("services", serial)); err != nil {
+		if cert, err = store.FindCertificate(tx, "services", serial); err != nil {
 			return err
 		}
 		status, err = store.Statuses.Get(tx, store.SerialKey("services", serial))

@@ -76,7 +76,7 @@ func (k *keeper) good(ctx context.Context, cert *x509.Certificate) (good bool, e
 		return false, nil // not one of this book
 	}
 	err = k.book.View(ctx, func(tx *store.Tx) error {
-		for c, err := range store.Certificates.Scan(tx, "", store.Key(serial)) {
+		for c, err := range store.Certificates.Scan(tx, "serial", store.Key(serial)) {
 			if err != nil {
 				return err
 			}

@@ -128,7 +128,7 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 	for batch := range slices.Chunk(r.Statuses, 200) {
 		err := n.book.Update(ctx, func(tx *store.Tx) error {
 			for _, s := range batch {
-				cert, err := store.Certificates.Get(tx, store.SerialKey(s.CA, s.Serial))
+				cert, err := store.FindCertificate(tx, s.CA, s.Serial)
 				if errors.Is(err, store.ErrNotFound) {
 					continue
 				}
