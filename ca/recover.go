@@ -156,9 +156,6 @@ func (a *Authority) closeIntent(tx *store.Tx, ref Ref) error {
 	if err != nil {
 		return err
 	}
-	if err := release(tx, i.SPKI); err != nil {
-		return err
-	}
 	if i.IdempotencyKey != "" {
 		// The order's first intent to be closed takes the answer away: a
 		// repeated order begins anew.

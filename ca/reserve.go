@@ -2,51 +2,11 @@ package ca
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"hufu/store"
 )
-
-// claim says which certificate line a public key belongs to.
-type claim struct {
-	SPKI        store.Hash
-	Line        string
-	Uses        uint64 // open intents and certificates that hold it
-	Compromised bool   // a certificate over it was revoked for keyCompromise
-}
-
-var claims = store.Table[claim]{
-	Name: "claim",
-	Key:  func(c *claim) []byte { return store.Key(c.SPKI) },
-	Codec: store.Codec[claim]{
-		// 01, flags, SPKI, uses, line.
-		Append: func(dst []byte, c *claim) []byte {
-			flags := byte(0)
-			if c.Compromised {
-				flags = 1
-			}
-			dst = append(dst, 1, flags)
-			dst = append(dst, c.SPKI[:]...)
-			dst = binary.AppendUvarint(dst, c.Uses)
-			return append(dst, c.Line...)
-		},
-		Decode: func(src []byte, c *claim) error {
-			const fixed = 2 + len(c.SPKI)
-			if len(src) <= fixed || src[0] != 1 || src[1] > 1 {
-				return errors.New("it is not the claim on a key")
-			}
-			uses, n := binary.Uvarint(src[fixed:])
-			if n <= 0 {
-				return errors.New("it is not the claim on a key")
-			}
-			*c = claim{Compromised: src[1] == 1, Uses: uses, Line: string(src[fixed+n:])}
-			copy(c.SPKI[:], src[2:])
-			return nil
-		},
-	},
-}
 
 // answer remembers an order by its idempotency key. It holds no state of its
 // own: the order is open while its intents are, and answered once its
@@ -71,7 +31,7 @@ func answerKey(requester, key string) []byte {
 }
 
 // Tables are the tables of this package, for store.Config.
-var Tables = []store.Checked{&claims, &answers}
+var Tables = []store.Checked{&answers}
 
 // recall gives every order that was answered before its certificates, and marks
 // the ones that are under way elsewhere.
@@ -139,7 +99,7 @@ func (a *Authority) reserve(tx *store.Tx, u *underway, node string) error {
 		if err := mayIssue(tx, it); err != nil {
 			return err
 		}
-		if err := a.claim(tx, c); err != nil {
+		if err := a.mayHold(tx, c); err != nil {
 			return err
 		}
 		intent := store.Intent{CA: c.CA, Serial: c.Serial, TBSHash: it.token.TBSHash(), SPKI: c.SPKI, RequestHash: u.hash,
@@ -188,64 +148,61 @@ func mayIssue(tx *store.Tx, it *item) error {
 	return nil
 }
 
-// claim takes the certificate's key for its line.
-func (a *Authority) claim(tx *store.Tx, c *store.Certificate) error {
+// mayHold checks that the certificate may be made for its key. A key belongs to
+// one line, from its first intent on, and to none once it was compromised.
+func (a *Authority) mayHold(tx *store.Tx, c *store.Certificate) error {
 	if id, ok := a.keys[c.SPKI]; ok {
 		return &KeyTakenError{SPKI: c.SPKI, Line: "that of CA " + id}
 	}
-	cl, err := claims.Get(tx, store.Key(c.SPKI))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		cl = &claim{SPKI: c.SPKI, Line: c.Line}
-	case err != nil:
-		return fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
-	case cl.Line != c.Line || cl.Compromised:
-		return &KeyTakenError{SPKI: c.SPKI, Line: cl.Line, Compromised: cl.Compromised}
+	for i, err := range store.Intents.Scan(tx, "spki", store.Key(c.SPKI)) {
+		if err != nil {
+			return fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
+		}
+		if i.Line != c.Line {
+			return &KeyTakenError{SPKI: c.SPKI, Line: i.Line}
+		}
 	}
-	cl.Uses++
-	return claims.Put(tx, cl)
+	taken, err := takenBy(tx, c)
+	if err == nil && taken != nil {
+		err = taken
+	}
+	return err
 }
 
-// Adopt claims the key of a certificate that came into the book by another way
-// than Issue: brought back from a directory after a restore. Its record and
-// status are in the transaction already.
+// Adopt checks, of a certificate that came into the book by another way than
+// Issue (brought back from a directory after a restore), that its key belongs to
+// no other line. An open intent for the key is no hindrance: it is of an order
+// that was under way when the backup was made and came to nothing.
 func Adopt(tx *store.Tx, c *store.Certificate) error {
-	s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
+	taken, err := takenBy(tx, c)
+	if err == nil && taken != nil && taken.Line != c.Line {
+		err = taken
+	}
 	if err != nil {
 		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
 	}
-	cl, err := claims.Get(tx, store.Key(c.SPKI))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		cl = &claim{SPKI: c.SPKI, Line: c.Line}
-	case err != nil:
-		return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
-	case cl.Line != c.Line:
-		// A line without a certificate is an order that was under way when the
-		// backup was made and came to nothing: its key was certified for another
-		// line afterwards. Recover takes the order's own use away.
-		_, err := store.OneOfLine(tx, cl.Line)
-		if err == nil {
-			err = &KeyTakenError{SPKI: c.SPKI, Line: cl.Line}
-		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("adopting certificate %s: %w", c.Serial, err)
-		}
-		cl.Line = c.Line
-	}
-	cl.Uses++
-	cl.Compromised = cl.Compromised || s.State == store.Revoked && s.Reason == keyCompromise
-	return claims.Put(tx, cl)
+	return nil
 }
 
-// release gives a key back that an intent had claimed.
-func release(tx *store.Tx, spki store.Hash) error {
-	cl, err := claims.Get(tx, store.Key(spki))
-	if err != nil {
-		return fmt.Errorf("looking up the key %s: %w", spki, err)
+// takenBy finds what keeps the key of c from its line: a certificate of another
+// line, or else one whose key was compromised.
+func takenBy(tx *store.Tx, c *store.Certificate) (taken *KeyTakenError, err error) {
+	for have, err := range store.Certificates.Scan(tx, "spki", store.Key(c.SPKI)) {
+		if err != nil {
+			return nil, fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
+		}
+		s, err := store.Statuses.Get(tx, store.SerialKey(have.CA, have.Serial))
+		if err != nil {
+			// Not wrapped: it is a fault of the book, never "not found".
+			return nil, fmt.Errorf("looking up the key %s: the status of %s: %v", c.SPKI, have.Serial, err)
+		}
+		compromised := s.State == store.Revoked && s.Reason == keyCompromise
+		if have.Line != c.Line || compromised {
+			taken = &KeyTakenError{SPKI: c.SPKI, Line: have.Line, Compromised: compromised}
+		}
+		if have.Line != c.Line {
+			break
+		}
 	}
-	if cl.Uses--; cl.Uses == 0 {
-		return claims.Delete(tx, store.Key(spki))
-	}
-	return claims.Put(tx, cl)
+	return taken, nil
 }

@@ -62,11 +62,6 @@ func (a *Authority) Revoke(tx *store.Tx, r Ref, reason int, invalidity time.Time
 	if !invalidity.IsZero() && invalidity.Before(earliest) {
 		return &RequestError{Problem: "request-time", Detail: "the invalidity date lies before " + earliest.Format(time.DateOnly), Remedy: "give the time at which the key was lost, or none"}
 	}
-	if reason == keyCompromise {
-		if err := condemn(tx, r); err != nil {
-			return err
-		}
-	}
 	s.State, s.Reason, s.InvalidityDate = store.Revoked, reason, wholeSeconds(invalidity)
 	return change(tx, s, store.KindRevoked, actor, `{"reason":`+strconv.Itoa(reason)+`}`)
 }
@@ -91,22 +86,6 @@ func change(tx *store.Tx, s *store.Status, kind, actor, detail string) error {
 	s.Time = tx.Now().UTC()
 	s.Seq = tx.Append(store.Event{Kind: kind, CA: s.CA, Serial: s.Serial, Actor: actor, Detail: detail})
 	return store.Statuses.Put(tx, s)
-}
-
-// condemn marks a certificate's key as compromised, so that no renewal keeps it.
-func condemn(tx *store.Tx, r Ref) error {
-	c, err := store.FindCertificate(tx, r.CA, r.Serial)
-	if err != nil {
-		return fmt.Errorf("looking up certificate %s: %w", r.Serial, err)
-	}
-	cl, err := claims.Get(tx, store.Key(c.SPKI))
-	if errors.Is(err, store.ErrNotFound) {
-		cl = &claim{SPKI: c.SPKI, Line: c.Line, Uses: 1} // it came in by another way than Issue
-	} else if err != nil {
-		return fmt.Errorf("looking up the key %s: %w", c.SPKI, err)
-	}
-	cl.Compromised = true
-	return claims.Put(tx, cl)
 }
 
 // wholeSeconds is a time as certificates and CRLs can say it.

@@ -208,10 +208,11 @@ var (
 			{"seq", func(s *Status) [][]byte { return [][]byte{Key(s.Seq)} }},
 		}}
 
-	// Intents has the primary key SerialKey(CA, Serial) and the index "node" Key(Node, Seq).
+	// Intents has the primary key SerialKey(CA, Serial) and the indexes "node" Key(Node, Seq) and "spki" Key(SPKI).
 	Intents = Table[Intent]{Name: "intent", Key: func(i *Intent) []byte { return SerialKey(i.CA, i.Serial) }, Codec: intentCodec,
 		Indexes: []Index[Intent]{
 			{"node", func(i *Intent) [][]byte { return [][]byte{Key(i.Node, i.Seq)} }},
+			{"spki", func(i *Intent) [][]byte { return [][]byte{Key(i.SPKI)} }},
 		}}
 
 	// CRLs has the primary key Key(CA, Delta, Number), so that the last one below Key(CA, Delta) is the newest.

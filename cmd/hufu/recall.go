@@ -116,8 +116,7 @@ func (g *globals) recallFrom(cmd *cobra.Command, n *node, d DirectoryConfig, key
 }
 
 // adopt brings in line what stands above the certificates that came back: the
-// claims on keys that turned out to be compromised, and the readers. It tells of
-// readers of which half a pair came back.
+// readers. It tells of those of which half a pair came back.
 func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string, err error) {
 	authority, err := ca.New(ca.Config{Book: n.book, Node: n.conf.Node})
 	if err != nil {
@@ -126,14 +125,11 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 	register := readers.New(readers.Config{Book: n.book, Authority: authority, Domain: n.conf.Domain})
 	numbers := map[string]bool{}
 	for batch := range slices.Chunk(r.Statuses, 200) {
-		err := n.book.Update(ctx, func(tx *store.Tx) error {
+		err := n.book.View(ctx, func(tx *store.Tx) error {
 			for _, s := range batch {
 				cert, err := store.FindCertificate(tx, s.CA, s.Serial)
 				if errors.Is(err, store.ErrNotFound) {
 					continue
-				}
-				if err == nil && s.State == store.Revoked {
-					err = ca.Adopt(tx, cert) // again, where the key is now compromised
 				}
 				if err != nil {
 					return err
@@ -145,7 +141,7 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("claiming the keys that came back: %w", err)
+			return nil, fmt.Errorf("looking for the readers that came back: %w", err)
 		}
 	}
 	for batch := range slices.Chunk(slices.Sorted(maps.Keys(numbers)), 200) {
