@@ -182,7 +182,7 @@ func (b *bench) signing(ctx context.Context) ([]figure, error) {
 		return nil, errors.New("the bare loop's signature is not one of the pool's key")
 	}
 	bare := b.token.bare
-	rates, err := b.race(ctx, 31, 200, 150*time.Millisecond,
+	rates, err := b.race(ctx, 75, 200, 150*time.Millisecond,
 		side{name: "pool", work: func(ctx context.Context, n int) error {
 			return spread(sessions, n, func(int) error {
 				_, err := b.token.key.Sign(nil, digest, crypto.SHA256)
