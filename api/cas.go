@@ -86,7 +86,7 @@ func (s *Server) ca(c *call) (a *answer, err error) {
 		if err != nil {
 			return err
 		}
-		newest, err := store.CRLs.Last(tx, "", store.Key(r.ID, false))
+		newest, err := store.LastCRL(tx, r.ID, 0, false)
 		switch {
 		case err == nil:
 			w.CRL = wireCRL(newest)

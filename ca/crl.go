@@ -105,7 +105,7 @@ const keptCRLs = 8
 
 // dropOld drops the lists of a CA but the newest.
 func dropOld(tx *store.Tx, caID string) error {
-	old, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.Key(caID, false), Reverse: true, Limit: 2 * keptCRLs})
+	old, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey(caID, 0, false), Reverse: true, Limit: 2 * keptCRLs})
 	if err != nil {
 		return fmt.Errorf("looking for old CRLs: %w", err)
 	}
@@ -119,7 +119,7 @@ func dropOld(tx *store.Tx, caID string) error {
 
 // lastCRL returns the newest full CRL of a CA, and a zero one if there is none.
 func lastCRL(tx *store.Tx, caID string) (*store.CRL, error) {
-	last, err := store.CRLs.Last(tx, "", store.Key(caID, false))
+	last, err := store.LastCRL(tx, caID, 0, false)
 	if errors.Is(err, store.ErrNotFound) {
 		return &store.CRL{}, nil
 	}

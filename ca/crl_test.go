@@ -60,7 +60,7 @@ func TestCRL(t *testing.T) {
 	}
 	var kept []*store.CRL
 	w.view(func(tx *store.Tx) (err error) {
-		kept, _, err = store.CRLs.Page(tx, store.Query{Prefix: store.Key("services", false)})
+		kept, _, err = store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey("services", 0, false)})
 		return err
 	})
 	if len(kept) > 8 {
@@ -98,7 +98,7 @@ func TestRun(t *testing.T) {
 			}
 			var c *store.CRL
 			w.view(func(tx *store.Tx) (err error) {
-				c, err = store.CRLs.Last(tx, "", store.Key("services", false))
+				c, err = store.LastCRL(tx, "services", 0, false)
 				return err
 			})
 			if c.Entries == entries {

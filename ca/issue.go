@@ -195,7 +195,7 @@ func (a *Authority) commit(tx *store.Tx, u *underway) error {
 		if err := store.Certificates.Insert(tx, c); err != nil {
 			return fmt.Errorf("recording certificate %s: %w", c.Serial, err)
 		}
-		s := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: tx.Now().UTC(), NotAfter: c.NotAfter, Seq: c.Seq}
+		s := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: tx.Now().UTC(), NotAfter: c.NotAfter, Shard: c.Shard, Seq: c.Seq}
 		if u.Hold {
 			s.State, s.Reason = store.Held, certificateHold
 			s.Seq = tx.Append(store.Event{Kind: store.KindHeld, CA: c.CA, Serial: c.Serial, Actor: u.Requester})

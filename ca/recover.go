@@ -152,7 +152,7 @@ func (a *Authority) closeIntent(tx *store.Tx, ref Ref) error {
 	}
 	seq := tx.Append(store.Event{Kind: store.KindIntentClosed, CA: i.CA, Serial: i.Serial, Actor: "node " + a.Node})
 	err = store.Statuses.Insert(tx, &store.Status{CA: i.CA, Serial: i.Serial, State: store.Revoked, Time: tx.Now().UTC(),
-		NotAfter: latestEnd(i), Unissued: true, Seq: seq})
+		NotAfter: latestEnd(i), Unissued: true, Shard: i.Shard, Seq: seq})
 	if err != nil {
 		return err
 	}

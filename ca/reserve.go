@@ -103,7 +103,7 @@ func (a *Authority) reserve(tx *store.Tx, u *underway, node string) error {
 			return err
 		}
 		intent := store.Intent{CA: c.CA, Serial: c.Serial, TBSHash: it.token.TBSHash(), SPKI: c.SPKI, RequestHash: u.hash,
-			Requester: u.Requester, Profile: c.Profile, IdempotencyKey: u.IdempotencyKey, Line: c.Line, Node: node,
+			Requester: u.Requester, Profile: c.Profile, IdempotencyKey: u.IdempotencyKey, Line: c.Line, Node: node, Shard: c.Shard,
 			Time: tx.Now().UTC()}
 		intent.Seq = tx.Append(store.Event{Kind: store.KindIntent, CA: c.CA, Serial: c.Serial, Actor: u.Requester,
 			Detail: `{"profile":"` + c.Profile + `","tbs":"` + intent.TBSHash.String() + `"}`})

@@ -217,7 +217,7 @@ func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) 
 		r.keep(e.Entry, fmt.Sprintf("its CRL is not one of this CA: %v", err))
 		return nil
 	}
-	last, err := optional(store.CRLs.Last(tx, "", store.Key(e.target.ca, false)))
+	last, err := optional(store.LastCRL(tx, e.target.ca, 0, false))
 	if err != nil {
 		return err
 	}
@@ -231,9 +231,15 @@ func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) 
 	return nil
 }
 
+// shard is the list that an entry's serial number stands on, 0 if it names none.
+func (e *lostEntry) shard() uint16 {
+	n, _ := strconv.ParseUint(e.value(attrShard), 10, 16)
+	return uint16(n)
+}
+
 // status reads the status that an entry shows.
 func (e *lostEntry) status() (*store.Status, error) {
-	s := &store.Status{CA: e.target.ca, Serial: e.target.serial, Unissued: e.value(attrUserCert) == ""}
+	s := &store.Status{CA: e.target.ca, Serial: e.target.serial, Unissued: e.value(attrUserCert) == "", Shard: e.shard()}
 	for _, state := range []store.State{store.Good, store.Held, store.Revoked} {
 		if strings.EqualFold(e.value(attrStatus), state.String()) {
 			s.State = state
@@ -272,11 +278,10 @@ func (e *lostEntry) certificate(issuer *x509.Certificate) (*store.Certificate, e
 	if err != nil || serial != e.target.serial {
 		return nil, errors.New("its certificate has another serial number")
 	}
-	shard, _ := strconv.ParseUint(e.value(attrShard), 10, 16)
 	return &store.Certificate{
 		CA: e.target.ca, Serial: serial, DER: bytes.Clone(der), Profile: e.value(attrProfile), Subject: c.Subject.String(), Line: e.value(attrLine),
 		Reader: e.value(attrReader), City: e.value(attrCity), Requester: "recalled", Names: c.DNSNames, SPKI: store.Sum(c.RawSubjectPublicKeyInfo),
-		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Shard: uint16(shard),
+		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), Shard: e.shard(),
 	}, nil
 }
 
@@ -338,7 +343,7 @@ func (r *Recalled) commitCertificate(tx *store.Tx, c *store.Certificate, s *stor
 	if err := store.Certificates.Insert(tx, &cert); err != nil {
 		return err
 	}
-	first := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: s.Time, NotAfter: c.NotAfter, Seq: cert.Seq}
+	first := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: s.Time, NotAfter: c.NotAfter, Shard: c.Shard, Seq: cert.Seq}
 	if err := store.Statuses.Insert(tx, &first); err != nil {
 		return err
 	}
@@ -375,7 +380,7 @@ func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) err
 	case have.State == s.State && have.Seq > r.began:
 		return nil
 	default:
-		next.NotAfter = have.NotAfter
+		next.NotAfter, next.Shard = have.NotAfter, have.Shard
 	}
 	next.Seq = tx.Append(store.Event{Kind: kind, CA: s.CA, Serial: s.Serial, Actor: actor, Detail: r.detail()})
 	return store.Statuses.Put(tx, &next)
@@ -385,7 +390,7 @@ func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) err
 func (r *Recalled) commitRest(tx *store.Tx, actor string) error {
 	for _, c := range r.CRLs {
 		crl := *c.CRL
-		if have, err := optional(store.CRLs.Get(tx, store.Key(crl.CA, crl.Delta, crl.Number))); err != nil {
+		if have, err := optional(store.CRLs.Get(tx, store.CRLs.Key(&crl))); err != nil {
 			return err
 		} else if have != nil {
 			continue

@@ -132,7 +132,7 @@ func (p *Publisher) readTx(tx *store.Tx, t target) (*record, error) {
 // should a certificate with it ever turn up.
 func (p *Publisher) certificate(t target, cert *store.Certificate, status *store.Status) *record {
 	if cert == nil {
-		cert = &store.Certificate{NotAfter: status.NotAfter}
+		cert = &store.Certificate{NotAfter: status.NotAfter, Shard: status.Shard}
 	}
 	if status == nil {
 		status = &store.Status{State: store.Good, Time: cert.NotBefore, Seq: cert.Seq}
@@ -164,11 +164,11 @@ func (p *Publisher) readCA(tx *store.Tx, t target) (*record, error) {
 	if err != nil || ca == nil {
 		return nil, err
 	}
-	full, err := optional(store.CRLs.Last(tx, "", store.Key(t.ca, false)))
+	full, err := optional(store.LastCRL(tx, t.ca, 0, false))
 	if err != nil {
 		return nil, err
 	}
-	delta, err := optional(store.CRLs.Last(tx, "", store.Key(t.ca, true)))
+	delta, err := optional(store.LastCRL(tx, t.ca, 0, true))
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,9 @@ func TestCheckFinds(t *testing.T) {
 			certificate(t, s, put, func(c *store.Certificate) { c.Reader = "r7" })
 		}, "missing from index reader"},
 		"missing certificate": {func(t *testing.T, s store.Snapshot, put putter) { put(rowAt("cert", certKey), nil) }, "issued is missing"},
-		"missing status":      {func(t *testing.T, s store.Snapshot, put putter) { put(rowAt("status", store.SerialKey(w.certs[4].CA, w.certs[4].Serial)), nil) }, "has no status"},
+		"missing status": {func(t *testing.T, s store.Snapshot, put putter) {
+			put(rowAt("status", store.SerialKey(w.certs[4].CA, w.certs[4].Serial)), nil)
+		}, "has no status"},
 		"status set back": {func(t *testing.T, s store.Snapshot, put putter) {
 			statusOf(t, s, put, 2, func(x *store.Status) { x.State, x.Seq = store.Good, w.certs[2].Seq })
 		}, "misses event"},
@@ -211,10 +213,10 @@ func TestCheckFinds(t *testing.T) {
 			}
 		}, "has no outcome and no record"},
 		"missing octets of a CRL": {func(t *testing.T, s store.Snapshot, put putter) {
-			put("c"+string(store.Key("330100", false, uint64(1), uint32(1))), nil)
+			put("c"+string(store.Key("330100", uint16(0), false, uint64(1), uint32(1))), nil)
 		}, "CRL 1 of 330100"},
 		"edited octets of a CRL": {func(t *testing.T, s store.Snapshot, put putter) {
-			at := "c" + string(store.Key("330100", false, uint64(1), uint32(0)))
+			at := "c" + string(store.Key("330100", uint16(0), false, uint64(1), uint32(0)))
 			chunk := value(t, s, at)
 			chunk[9] ^= 1
 			put(at, chunk)

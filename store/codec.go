@@ -277,6 +277,7 @@ var statusCodec = Codec[Status]{
 		dst = appendTime(dst, s.InvalidityDate)
 		dst = appendTime(dst, s.NotAfter)
 		dst = appendBool(dst, s.Unissued)
+		dst = binary.BigEndian.AppendUint16(dst, s.Shard)
 		return binary.BigEndian.AppendUint64(dst, s.Seq)
 	},
 	Decode: func(src []byte, s *Status) error {
@@ -288,7 +289,7 @@ var statusCodec = Codec[Status]{
 		copy(s.Serial[:], d.take(uint64(len(s.Serial))))
 		s.State, s.Reason = State(d.uint8()), int(d.uint64())
 		s.Time, s.InvalidityDate, s.NotAfter = d.time(), d.time(), d.time()
-		s.Unissued, s.Seq = d.bool(), d.uint64()
+		s.Unissued, s.Shard, s.Seq = d.bool(), d.uint16(), d.uint64()
 		return d.end()
 	},
 }
@@ -304,6 +305,7 @@ var intentCodec = Codec[Intent]{
 		for _, s := range [...]string{i.Requester, i.Profile, i.IdempotencyKey, i.Line, i.Node} {
 			dst = appendString(dst, s)
 		}
+		dst = binary.BigEndian.AppendUint16(dst, i.Shard)
 		dst = appendTime(dst, i.Time)
 		return binary.BigEndian.AppendUint64(dst, i.Seq)
 	},
@@ -318,7 +320,7 @@ var intentCodec = Codec[Intent]{
 		for _, s := range [...]*string{&i.Requester, &i.Profile, &i.IdempotencyKey, &i.Line, &i.Node} {
 			*s = d.string()
 		}
-		i.Time, i.Seq = d.time(), d.uint64()
+		i.Shard, i.Time, i.Seq = d.uint16(), d.time(), d.uint64()
 		return d.end()
 	},
 }

@@ -148,12 +148,12 @@ func TestRecordCodecs(t *testing.T) {
 
 		s := store.Status{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), State: store.State(rapid.Byte().Draw(r, "State")),
 			Reason: rapid.Int().Draw(r, "Reason"), Time: instant.Draw(r, "Time"), InvalidityDate: instant.Draw(r, "InvalidityDate"),
-			NotAfter: instant.Draw(r, "NotAfter"), Unissued: rapid.Bool().Draw(r, "Unissued"), Seq: rapid.Uint64().Draw(r, "Seq")}
+			NotAfter: instant.Draw(r, "NotAfter"), Unissued: rapid.Bool().Draw(r, "Unissued"), Shard: rapid.Uint16().Draw(r, "Shard"), Seq: rapid.Uint64().Draw(r, "Seq")}
 		roundTrip(r, store.Statuses.Codec, s)
 
 		i := store.Intent{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), TBSHash: hash.Draw(r, "TBSHash"), SPKI: hash.Draw(r, "SPKI"),
 			RequestHash: hash.Draw(r, "RequestHash"), Requester: text.Draw(r, "Requester"), Profile: text.Draw(r, "Profile"),
-			IdempotencyKey: text.Draw(r, "IdempotencyKey"), Line: text.Draw(r, "Line"), Node: text.Draw(r, "Node"), Time: instant.Draw(r, "Time"),
+			IdempotencyKey: text.Draw(r, "IdempotencyKey"), Line: text.Draw(r, "Line"), Node: text.Draw(r, "Node"), Shard: rapid.Uint16().Draw(r, "Shard"), Time: instant.Draw(r, "Time"),
 			Seq: rapid.Uint64().Draw(r, "Seq")}
 		roundTrip(r, store.Intents.Codec, i)
 	})

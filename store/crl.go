@@ -16,8 +16,16 @@ const (
 	stageBatch = 64 // chunks in one transaction of StageCRL
 )
 
+// CRLKey is what the keys of a CA's lists of one shard begin with, the full ones or the deltas. Shard 0 is the list of the whole CA.
+func CRLKey(ca string, shard uint16, delta bool) []byte { return Key(ca, shard, delta) }
+
+// LastCRL returns the newest list of that kind. The error wraps ErrNotFound when there is none.
+func LastCRL(tx *Tx, ca string, shard uint16, delta bool) (*CRL, error) {
+	return CRLs.Last(tx, "", CRLKey(ca, shard, delta))
+}
+
 func chunkKey(c *CRL, n uint32) []byte {
-	key := append([]byte{spaceChunks}, Key(c.CA, c.Delta, c.Number)...)
+	key := append([]byte{spaceChunks}, CRLs.Key(c)...)
 	return binary.BigEndian.AppendUint32(key, n)
 }
 
@@ -94,14 +102,14 @@ func (b *Book) dropStaged(ctx context.Context, c *CRL) error {
 		if _, err := CRLs.Get(tx, CRLs.Key(c)); !errors.Is(err, ErrNotFound) {
 			return errors.Join(err, fmt.Errorf("CRL %d of %s: %w", c.Number, c.CA, ErrExists))
 		}
-		from := append([]byte{spaceChunks}, Key(c.CA, c.Delta)...)
+		from := append([]byte{spaceChunks}, CRLKey(c.CA, c.Shard, c.Delta)...)
 		to := successor(from)
 		for {
 			number, found, err := firstChunk(tx, from, to)
 			if err != nil || !found {
 				return err
 			}
-			old := &CRL{CA: c.CA, Delta: c.Delta, Number: number}
+			old := &CRL{CA: c.CA, Shard: c.Shard, Delta: c.Delta, Number: number}
 			_, err = CRLs.Get(tx, CRLs.Key(old))
 			if errors.Is(err, ErrNotFound) {
 				err = dropChunks(tx, old)
@@ -112,7 +120,7 @@ func (b *Book) dropStaged(ctx context.Context, c *CRL) error {
 			if number == 1<<64-1 {
 				return nil
 			}
-			from = append([]byte{spaceChunks}, Key(c.CA, c.Delta, number+1)...)
+			from = append([]byte{spaceChunks}, Key(c.CA, c.Shard, c.Delta, number+1)...)
 		}
 	})
 }

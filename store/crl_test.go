@@ -27,7 +27,7 @@ func publish(tx *store.Tx, c *store.CRL, der io.Reader) error {
 func readCRL(t *testing.T, b *store.Book, c *store.CRL) (der []byte) {
 	t.Helper()
 	view(t, b, func(tx *store.Tx) (err error) {
-		if c, err = store.CRLs.Get(tx, store.Key(c.CA, c.Delta, c.Number)); err == nil {
+		if c, err = store.CRLs.Get(tx, store.CRLs.Key(c)); err == nil {
 			der, err = io.ReadAll(store.OpenCRL(tx, c))
 		}
 		return err
@@ -48,7 +48,7 @@ func TestCRL(t *testing.T) {
 		}
 	}
 	view(t, b, func(tx *store.Tx) error {
-		if c, err := store.CRLs.Last(tx, "", store.Key("330100", false)); err != nil || c.Number != 5 {
+		if c, err := store.LastCRL(tx, "330100", 0, false); err != nil || c.Number != 5 {
 			t.Errorf("the newest full CRL is %v, %v", c, err)
 		}
 		return nil

@@ -36,7 +36,7 @@ type Certificate struct {
 	SPKI      Hash
 	NotBefore time.Time
 	NotAfter  time.Time
-	Shard     uint16
+	Shard     uint16 // the CA's list that its distribution point names, fixed at issuance; 0 = that of the whole CA
 	Seq       uint64 // the event that issued it
 }
 
@@ -73,6 +73,7 @@ type Status struct {
 	InvalidityDate time.Time
 	NotAfter       time.Time
 	Unissued       bool   // the intent was closed without a certificate
+	Shard          uint16 // of its certificate: which of the CA's lists names it
 	Seq            uint64 // the event that last changed this record
 }
 
@@ -88,6 +89,7 @@ type Intent struct {
 	IdempotencyKey string
 	Line           string
 	Node           string
+	Shard          uint16
 	Time           time.Time
 	Seq            uint64 // the event that recorded it
 }
@@ -95,6 +97,7 @@ type Intent struct {
 // CRL describes a revocation list whose bytes lie in chunks: see PutCRL and OpenCRL.
 type CRL struct {
 	CA         string
+	Shard      uint16 // 0 = the list of the whole CA
 	Number     uint64
 	Delta      bool
 	Base       uint64 // the full CRL that a delta builds on
@@ -194,8 +197,8 @@ var (
 			}},
 		}}
 
-	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Serial) for what is
-	// held or revoked, and "seq" Key(Seq).
+	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Shard, Serial) for what
+	// is held or revoked, and "seq" Key(Seq).
 	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return SerialKey(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
 			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Seq)} }},
@@ -203,7 +206,7 @@ var (
 				if s.State == Good {
 					return nil
 				}
-				return [][]byte{Key(s.CA, s.Serial)}
+				return [][]byte{Key(s.CA, s.Shard, s.Serial)}
 			}},
 			{"seq", func(s *Status) [][]byte { return [][]byte{Key(s.Seq)} }},
 		}}
@@ -215,8 +218,8 @@ var (
 			{"spki", func(i *Intent) [][]byte { return [][]byte{Key(i.SPKI)} }},
 		}}
 
-	// CRLs has the primary key Key(CA, Delta, Number), so that the last one below Key(CA, Delta) is the newest.
-	CRLs = Table[CRL]{Name: "crl", Key: func(c *CRL) []byte { return Key(c.CA, c.Delta, c.Number) }, Codec: JSON[CRL]()}
+	// CRLs has the primary key Key(CA, Shard, Delta, Number), so that the last one below CRLKey is the newest: see LastCRL.
+	CRLs = Table[CRL]{Name: "crl", Key: func(c *CRL) []byte { return Key(c.CA, c.Shard, c.Delta, c.Number) }, Codec: JSON[CRL]()}
 
 	// Nodes has the primary key Key(ID).
 	Nodes = Table[Node]{Name: "node", Key: func(n *Node) []byte { return Key(n.ID) }, Codec: JSON[Node]()}

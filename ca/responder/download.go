@@ -60,7 +60,7 @@ func (r *Responder) list(ctx context.Context, id string) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	newest := func(tx *store.Tx) (*store.CRL, error) { return store.CRLs.Last(tx, "", store.Key(a.id, false)) }
+	newest := func(tx *store.Tx) (*store.CRL, error) { return store.LastCRL(tx, a.id, 0, false) }
 	var c *store.CRL
 	err = r.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
 		c, err = newest(tx)
