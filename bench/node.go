@@ -23,7 +23,7 @@ func (b *bench) startNode(ctx context.Context) (*node, error) {
 		return b.node, nil
 	}
 	b.say("  setting up a node: hufu quickstart")
-	w, err := world.Start(ctx, b.hufu, filepath.Join(b.dir, "world"))
+	w, err := world.Start(ctx, b.hufu, filepath.Join(b.dir, "world"), 0)
 	if err != nil {
 		return nil, err
 	}

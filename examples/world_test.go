@@ -94,7 +94,7 @@ func live(t *testing.T) *world {
 func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 
 func (w *world) begin() error {
-	if _, err := w.run(program("hufu"), "quickstart", w.dir, "--readers", "0", "--no-directories"); err != nil {
+	if _, err := w.run(program("hufu"), "quickstart", w.dir, "--readers", "0", "--directories", "0"); err != nil {
 		return err
 	}
 	raw, err := os.ReadFile(w.path("world.json"))

@@ -45,7 +45,7 @@ func (l *lane) path(parts ...string) string {
 
 // newLane makes a world, stops it and puts the witness before its token.
 func (s *soak) newLane(ctx context.Context, dir string) (*lane, error) {
-	w, err := world.Start(ctx, s.hufu, dir)
+	w, err := world.Start(ctx, s.hufu, dir, 0)
 	if err != nil {
 		return nil, err
 	}

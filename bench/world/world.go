@@ -1,5 +1,4 @@
-// Package world runs a whole node as hufu quickstart makes it, without
-// directories and readers: a ceremony, four working CAs with their keys in
+// Package world runs a whole node as hufu quickstart makes it, without readers: a ceremony, four working CAs with their keys in
 // SoftHSM, a book on disk, officers. The benchmarks ask it and the soak kills it.
 package world
 
@@ -13,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"hufu/api/client"
@@ -25,13 +25,15 @@ type World struct {
 	API      string // addresses
 	Publish  string
 	Operator *client.Client // an officer of the role ca-operator
+	LDAP     []string       // addresses of the directories, for whoever reads
+	Base     string         // of the directories
 }
 
-// Start has hufu make a world in dir, which must not exist, and leaves it
-// running.
-func Start(ctx context.Context, hufu, dir string) (*World, error) {
+// Start has hufu make a world in dir, which must not exist, with so many
+// directories, and leaves it running.
+func Start(ctx context.Context, hufu, dir string, directories int) (*World, error) {
 	w := &World{Dir: dir, Hufu: hufu}
-	out, err := exec.CommandContext(ctx, hufu, "quickstart", dir, "--readers", "0", "--no-directories").CombinedOutput()
+	out, err := exec.CommandContext(ctx, hufu, "quickstart", dir, "--readers", "0", "--directories", strconv.Itoa(directories)).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("hufu quickstart: %w\n%s", err, out)
 	}
@@ -46,11 +48,14 @@ func (w *World) open() error {
 	if err != nil {
 		return err
 	}
-	var facts struct{ API, Publish string }
+	var facts struct {
+		API, Publish, Base string
+		Directories        []string
+	}
 	if err := json.Unmarshal(raw, &facts); err != nil {
 		return err
 	}
-	w.API, w.Publish = facts.API, facts.Publish
+	w.API, w.Publish, w.LDAP, w.Base = facts.API, facts.Publish, facts.Directories, facts.Base
 	officer := filepath.Join(w.Dir, "officers", "operator")
 	pair, err := tls.LoadX509KeyPair(officer+".pem", officer+".key")
 	if err != nil {

@@ -100,7 +100,7 @@ var chinese = map[string]string{
 	"the book before it is kept at %s":                                              "之前的账本保留在 %s",
 	"time":                                                                          "时间",
 	"transaction":                                                                   "交易",
-	"two directories (slapd)":                                                       "两个目录(slapd)",
+	"directories (slapd)":                                                           "目录(slapd)",
 	"updated":                                                                       "更新",
 	"watermark":                                                                     "水位",
 	"what":                                                                          "内容",

@@ -19,7 +19,7 @@ import (
 type quickstartOptions struct {
 	dir     string
 	readers int
-	alone   bool
+	dirs    int
 	stop    bool
 }
 
@@ -53,7 +53,7 @@ rights of root. Its tokens and keys are for trying things out only.`,
 		},
 	}
 	c.Flags().IntVar(&o.readers, "readers", 100, "how many reader pairs to issue")
-	c.Flags().BoolVar(&o.alone, "no-directories", false, "without the two slapd directories")
+	c.Flags().IntVar(&o.dirs, "directories", 2, "how many slapd directories to start")
 	c.Flags().BoolVar(&o.stop, "stop", false, "stop what runs below DIR")
 	return c
 }
@@ -64,20 +64,23 @@ func (g *globals) startWorld(cmd *cobra.Command, dir string, o *quickstartOption
 	if _, err := os.Stat(dir); err == nil {
 		return &hinted{err: fmt.Errorf("%s exists already", dir), hint: "name another folder, or end that world and remove it: hufu quickstart --stop " + dir + " && rm -r " + dir, code: exitConflict}
 	}
-	w := &world{g: g, cmd: cmd, dir: dir, readers: o.readers, began: time.Now()}
+	if o.dirs < 0 || o.dirs > len(dirNames) {
+		return usagef(fmt.Sprintf("ask for 0 to %d", len(dirNames)), "%d directories", o.dirs)
+	}
+	w := &world{g: g, cmd: cmd, dir: dir, readers: o.readers, dirs: dirNames[:o.dirs], began: time.Now()}
 	if err := w.prepare(); err != nil {
 		return err
 	}
 	steps := []step{
 		{"root ceremony and working CAs", w.ceremony},
 		{"book, first admins, first CRLs", w.init},
-		{"two directories (slapd)", w.directories},
+		{directoriesTitle, w.directories},
 		{"node", w.serve},
 		{"officers, each approved by a second admin", w.officers},
 		{"reader pairs", w.issueReaders},
 	}
-	if o.alone {
-		steps = slices.DeleteFunc(steps, func(s step) bool { return s.title == "two directories (slapd)" })
+	if o.dirs == 0 {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return s.title == directoriesTitle })
 	}
 	for i, s := range steps {
 		w.say("\n%s", fmt.Sprintf("%d. %s", i+1, g.say(s.title)))
@@ -87,6 +90,8 @@ func (g *globals) startWorld(cmd *cobra.Command, dir string, o *quickstartOption
 	}
 	return w.farewell()
 }
+
+const directoriesTitle = "directories (slapd)"
 
 // step is one step of a quickstart.
 type step struct {
@@ -100,6 +105,7 @@ type world struct {
 	cmd     *cobra.Command
 	dir     string
 	readers int
+	dirs    []string // names of the directories
 	began   time.Time
 	self    string // this program
 	ports   worldPorts

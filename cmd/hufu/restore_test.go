@@ -279,7 +279,7 @@ func TestRestoreUnderLiveDirectories(t *testing.T) {
 
 	// And something that no directory hears of.
 	var slapds [][]string
-	for _, name := range dirNames {
+	for _, name := range dirNames[:2] {
 		pid := w.pid("slapd-" + name)
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil {
@@ -371,7 +371,7 @@ func TestRestoreUnderLiveDirectories(t *testing.T) {
 	w.stopNode()
 	id := w.bookID()
 	var digests []store.Hash
-	for _, name := range dirNames {
+	for _, name := range dirNames[:2] {
 		r, err := ldapsync.Verify(t.Context(), w.directory(name), id, key)
 		if err != nil {
 			t.Fatal(err)

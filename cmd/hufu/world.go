@@ -90,12 +90,14 @@ acme: {listen: "127.0.0.1:%d", name: localhost, ca: services, domains: [localhos
 		b.WriteString("directories:\n")
 	}
 	for i, d := range dirs {
-		fmt.Fprintf(&b, "  - {name: %s, url: %q, base: %q}\n", dirNames[i], strings.Replace(d.SecureURL(), "127.0.0.1", "localhost", 1), worldBase)
+		fmt.Fprintf(&b, "  - {name: %s, url: %q, base: %q}\n", w.dirs[i], strings.Replace(d.SecureURL(), "127.0.0.1", "localhost", 1), worldBase)
 	}
 	return os.WriteFile(w.path("centre", "hufu.yaml"), []byte(b.String()), 0o644)
 }
 
-var dirNames = []string{"one", "two"}
+// dirNames are what the directories of a quickstart are called, as many as there
+// are.
+var dirNames = []string{"one", "two", "three", "four", "five", "six", "seven", "eight"}
 
 // ceremony runs the root ceremony with a token of its own, as on a machine of
 // its own: another process, another SoftHSM home, files carried over.
@@ -169,7 +171,7 @@ func (w *world) admin(ctx context.Context, name string) (*client.Client, *identi
 	return g.dial(ctx)
 }
 
-// directories starts the node for as long as it takes to certify two
+// directories starts the node for as long as it takes to certify the
 // directories, and starts these. A directory needs a certificate, and the node
 // that issues it cannot wait for the directory.
 func (w *world) directories(ctx context.Context) error {
@@ -192,7 +194,7 @@ func (w *world) directories(ctx context.Context) error {
 	}
 	publisher := certificates(pair)
 	var servers []*slapd.Server
-	for _, name := range dirNames {
+	for _, name := range w.dirs {
 		if err := w.certify(ctx, c, w.path("ldap-"+name), client.IssueRequest{CA: "services", Profile: "server", Name: client.Name{DNS: []string{"localhost"}}}); err != nil {
 			return err
 		}

@@ -31,6 +31,8 @@ type Config struct {
 	Key         []byte        // PEM: the server's key
 	ClientCA    []byte        // PEM: who signs client certificates
 	Publisher   []byte        // PEM: a client certificate; whoever shows one with this subject may write
+	Modules     []string      // loaded besides back_mdb, such as "syncprov"
+	Database    []string      // more lines of the database's section, slapd.conf(5)
 	MaxSize     int64         // of the database in octets; 0 = 1 GiB
 	Wait        time.Duration // how long a start or a stop may take; 0 = 30 s
 	Outlive     bool          // the server goes on when this process ends; otherwise it dies with it
@@ -218,30 +220,39 @@ func (s *Server) writeFiles() error {
 func (s *Server) configuration() string {
 	q := func(v string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"` }
 	file := func(name string) string { return q(s.path(name)) }
-	return strings.Join([]string{
+	lines := []string{
 		"include /etc/ldap/schema/core.schema",
 		"include /etc/ldap/schema/cosine.schema",
 		"include " + file("hufu.schema"),
 		"pidfile " + file("slapd.pid"),
 		"modulepath /usr/lib/ldap",
 		"moduleload back_mdb",
-		"TLSCertificateFile " + file("server.pem"),
-		"TLSCertificateKeyFile " + file("server.key"),
-		"TLSCACertificateFile " + file("clients.pem"),
+	}
+	for _, m := range s.cfg.Modules {
+		lines = append(lines, "moduleload "+m)
+	}
+	lines = append(lines,
+		"TLSCertificateFile "+file("server.pem"),
+		"TLSCertificateKeyFile "+file("server.key"),
+		"TLSCACertificateFile "+file("clients.pem"),
 		"TLSVerifyClient try",
 		"TLSProtocolMin 3.3",
 		// The default of 4 MiB does not let a large CRL in.
 		"sockbuf_max_incoming_auth 268435456",
 		"database mdb",
-		"suffix " + q(s.cfg.Suffix),
-		"directory " + file("data"),
+		"suffix "+q(s.cfg.Suffix),
+		"directory "+file("data"),
 		fmt.Sprintf("maxsize %d", s.cfg.MaxSize),
 		"index objectClass,hufuSerial,hufuReader,hufuSeq,hufuEpoch eq",
+	)
+	lines = append(lines, s.cfg.Database...)
+	lines = append(lines,
 		// A stranger may read everything, page by page, so that anyone can recompute the digest.
-		"limits dn.exact=" + q(s.publisherDN) + " size=unlimited time=unlimited",
+		"limits dn.exact="+q(s.publisherDN)+" size=unlimited time=unlimited",
 		"limits * size.soft=500 size.hard=500 size.pr=1000 size.prtotal=unlimited time=unlimited",
-		"access to * by dn.exact=" + q(s.publisherDN) + " write by * read",
-	}, "\n") + "\n"
+		"access to * by dn.exact="+q(s.publisherDN)+" write by * read",
+	)
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // subject returns the subject of a certificate in the string form of RFC 4514, which is how SASL EXTERNAL names its holder.

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"hufu/internal/ocsp"
+	"hufu/store"
+)
+
+// nonces is how many different requests are asked, in turn.
+const nonces = 8192
+
+// live measures ocsp.nonce: answers that nobody can sign beforehand.
+func (b *bench) live(ctx context.Context) ([]figure, error) {
+	n, err := b.startNode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.side().once(ctx, statusSample); err != nil {
+		return nil, err
+	}
+	pairs, err := n.askWithNonces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(n.Publish)
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGenerator(u.Host, requests(pairs))
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	digest := make([]byte, 32)
+	rand.Read(digest)
+	public := b.token.key.Public().(*ecdsa.PublicKey)
+	bare := side{name: "bare", pid: os.Getpid(), work: func(ctx context.Context, count int) error {
+		return together(ctx, clients, count, func(context.Context, int, int) error {
+			signature, err := b.token.bare.Sign(nil, digest, crypto.SHA256)
+			if err == nil && !ecdsa.VerifyASN1(public, digest, signature) {
+				err = errors.New("a signature does not verify")
+			}
+			return err
+		})
+	}}
+	rates, err := b.race(ctx, 7, 1000, 2*time.Second, side{name: "responder", work: g.run, pid: n.pid}, bare)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{newFigure("ocsp.nonce", rates[0], rates[1], "64 goroutines that sign in SoftHSM and check", 0.7, "OCSP answers/s")}, nil
+}
+
+// askWithNonces makes requests with a nonce each (RFC 9654) and sees that the
+// node puts it into the answer.
+func (n *node) askWithNonces(ctx context.Context) ([]pair, error) {
+	authority, err := n.Operator.CA(ctx, "services")
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := ocsp.NewIssuer(authority.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	pairs := make([]pair, nonces)
+	for i := range pairs {
+		serial, err := store.ParseSerial(n.serials[i%len(n.serials)])
+		if err != nil {
+			return nil, err
+		}
+		nonce := make([]byte, 32)
+		rand.Read(nonce)
+		id := issuer.CertID(crypto.SHA1, serial[:])
+		if pairs[i].Request, err = ocsp.MakeRequest(nonce, id); err != nil {
+			return nil, err
+		}
+		if i >= 3 {
+			continue
+		}
+		answer, err := askOCSP(ctx, n.Publish+"/ocsp/services", pairs[i].Request)
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := ocsp.ParseResponse(answer, 1<<16)
+		if err != nil {
+			return nil, err
+		}
+		if s := parsed.Find(id); s == nil || s.Status != ocsp.Good || string(parsed.Nonce) != string(nonce) {
+			return nil, fmt.Errorf("the node's answer is not good, or has another nonce than was asked with")
+		}
+	}
+	return pairs, nil
+}
