@@ -2,6 +2,7 @@ package crl
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
@@ -24,17 +25,22 @@ func (l *List) CheckSignature(issuer []byte) error {
 	case !ca.IsCA || ca.KeyUsage != 0 && ca.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return errors.New("checking CRL: the issuer may not sign lists")
 	}
-	// Only the digest of the list is at hand, so x509.Certificate.CheckSignature,
-	// which wants all of it, does not serve.
-	ok := false
-	switch pub := ca.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		ok = !l.rsa && ecdsa.VerifyASN1(pub, l.sum, l.signature)
-	case *rsa.PublicKey:
-		ok = l.rsa && rsa.VerifyPKCS1v15(pub, l.hash, l.sum, l.signature) == nil
-	}
-	if !ok {
+	if !l.SignedBy(ca.PublicKey) {
 		return errors.New("checking CRL: the signature does not fit")
 	}
 	return nil
+}
+
+// SignedBy reports whether the list was signed with the private half of an ECDSA
+// or RSA key. It says nothing of whose key that is.
+func (l *List) SignedBy(key crypto.PublicKey) bool {
+	// Only the digest of the list is at hand, so x509.Certificate.CheckSignature,
+	// which wants all of it, does not serve.
+	switch pub := key.(type) {
+	case *ecdsa.PublicKey:
+		return !l.rsa && ecdsa.VerifyASN1(pub, l.sum, l.signature)
+	case *rsa.PublicKey:
+		return l.rsa && rsa.VerifyPKCS1v15(pub, l.hash, l.sum, l.signature) == nil
+	}
+	return false
 }

@@ -21,6 +21,7 @@ type Entry struct {
 	RevokedAt      time.Time
 	Reason         int       // RFC 5280, Section 5.3.1; 0 (unspecified) is left out
 	InvalidityDate time.Time // zero = left out
+	Issuer         []byte    // DER of the certificateIssuer's GeneralNames, as Scan read it; never written
 }
 
 // Reasons (RFC 5280, Section 5.3.1) that the package itself must know.

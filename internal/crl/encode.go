@@ -300,6 +300,7 @@ var (
 	derDeltaCRLIndicator        = arc(oid.ExtDeltaCRLIndicator)
 	derIssuingDistributionPoint = arc(oid.ExtIssuingDistributionPoint)
 	derFreshestCRL              = arc(oid.ExtFreshestCRL)
+	derCertificateIssuer        = arc(oid.ExtCertificateIssuer)
 )
 
 // arc encodes {2 5 29 n}.

@@ -36,7 +36,9 @@ type List struct {
 	Point          *Point
 	Freshest       []string
 	Entries        int
+	Scope          []byte // DER of the issuingDistributionPoint; only Scan sets it
 
+	open      bool // the caller judges the scope
 	rsa       bool // else ECDSA
 	hash      crypto.Hash
 	sum       []byte // digest of the signed part
@@ -137,7 +139,7 @@ func (l *List) readEntries(s *scanner, end int64, each func(Entry) error) error 
 		if err != nil {
 			return fmt.Errorf("reading entry %d: %w", l.Entries, err)
 		}
-		e, err := parseEntry(der)
+		e, err := parseEntry(der, l.open)
 		if err != nil {
 			return fmt.Errorf("reading entry %d: %w", l.Entries, err)
 		}
@@ -179,7 +181,7 @@ func (l *List) readTail(s *scanner, end int64) error {
 }
 
 // parseEntry reads one entry of revokedCertificates.
-func parseEntry(der cryptobyte.String) (Entry, error) {
+func parseEntry(der cryptobyte.String, open bool) (Entry, error) {
 	var e Entry
 	var seq, serial, text, extensions cryptobyte.String
 	var tag cbasn1.Tag
@@ -210,6 +212,8 @@ func parseEntry(der cryptobyte.String) (Entry, error) {
 			if e.InvalidityDate, err = parseTime(value); err != nil {
 				return e, err
 			}
+		case open && bytes.Equal(id, derCertificateIssuer):
+			e.Issuer = value
 		case critical: // RFC 5280, Section 5.3: such a list must not be used
 			return e, fmt.Errorf("critical entry extension %x is not known here", []byte(id))
 		}
@@ -247,6 +251,9 @@ func (l *List) readExtensions(der cryptobyte.String) error {
 			l.Number, ok = readNumber(value)
 		case bytes.Equal(id, derDeltaCRLIndicator):
 			l.Base, ok = readNumber(value)
+		case bytes.Equal(id, derIssuingDistributionPoint) && l.open:
+			ok = l.Scope == nil && len(value) > 0
+			l.Scope = bytes.Clone(value)
 		case bytes.Equal(id, derIssuingDistributionPoint):
 			l.Point, ok = readPoint(value)
 		case bytes.Equal(id, derFreshestCRL):
