@@ -101,7 +101,7 @@ func (s *Server) ca(c *call) (a *answer, err error) {
 
 func (s *Server) publishCRL(c *call) (*answer, error) {
 	return s.once(c, func(ctx context.Context) (*answer, error) {
-		r, err := s.cfg.Authority.PublishCRL(ctx, c.PathValue("id"))
+		r, err := s.cfg.Authority.PublishLists(ctx, c.PathValue("id"))
 		if err != nil {
 			return nil, err
 		}

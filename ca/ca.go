@@ -6,7 +6,8 @@
 // on disk before a key in the token is touched, so that no signature exists
 // without its intent; Recover closes what a dead node left open, through the
 // code that closes a failed signature every day. Suspend, Resume and Revoke run
-// in the caller's transaction. PublishCRL and Run keep the lists.
+// in the caller's transaction. PublishLists and Run keep the
+// lists.
 //
 // The package refuses: a request without proof of possession; a request that
 // asks to be a CA; a key that another certificate line holds, or that was
@@ -54,9 +55,14 @@ type Config struct {
 	// chunk of a batch. Zero means 8.
 	Sessions int
 
-	// CRLEvery and CRLValidity are the schedule of full CRLs: how often they
-	// are signed and how long they hold. Zero means 10 minutes and 24 hours.
+	// CRLEvery and CRLValidity are the schedule of CRLs: how often they are
+	// signed and how long they hold. Zero means 10 minutes and 24 hours.
 	CRLEvery, CRLValidity time.Duration
+
+	// CRLFullEvery is how often the full CRLs of a CA with deltas are signed;
+	// its deltas are signed every CRLEvery and on every revocation. Zero means
+	// an hour, or half of CRLValidity where that is less.
+	CRLFullEvery time.Duration
 
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil means no log
@@ -84,8 +90,9 @@ func New(cfg Config) (*Authority, error) {
 	cfg.Lease = orDefault(cfg.Lease, 30*time.Second)
 	cfg.CRLEvery = orDefault(cfg.CRLEvery, 10*time.Minute)
 	cfg.CRLValidity = orDefault(cfg.CRLValidity, 24*time.Hour)
-	if cfg.CRLValidity <= cfg.CRLEvery {
-		return nil, fmt.Errorf("CRLs that hold for %v cannot be signed every %v: there would be none in between", cfg.CRLValidity, cfg.CRLEvery)
+	cfg.CRLFullEvery = orDefault(cfg.CRLFullEvery, max(cfg.CRLEvery, min(time.Hour, cfg.CRLValidity/2)))
+	if cfg.CRLValidity <= cfg.CRLEvery || cfg.CRLValidity <= cfg.CRLFullEvery {
+		return nil, fmt.Errorf("CRLs that hold for %v cannot be signed every %v and %v: there would be none in between", cfg.CRLValidity, cfg.CRLEvery, cfg.CRLFullEvery)
 	}
 	if cfg.Sessions <= 0 {
 		cfg.Sessions = 8

@@ -77,7 +77,7 @@ func (a *Authority) prepareOne(u *underway, i int, csrs []*issuance.CSR, now tim
 	if err != nil {
 		return err
 	}
-	it.token, err = it.issuer.Prepare(issuance.Request{Profile: r.Profile, SPKI: spki, Name: r.Name, Serial: serial,
+	it.token, err = it.issuer.Prepare(issuance.Request{Profile: r.Profile, SPKI: spki, Name: r.Name, Serial: serial, Shard: it.issuer.Shard(serial),
 		NotBefore: a.begin(it.issuer, now.Add(-profile.Backdate)), NotAfter: r.NotAfter})
 	if err != nil {
 		return fmt.Errorf("preparing a certificate of profile %s: %w", r.Profile, err)

@@ -1,12 +1,17 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"hufu/issuance"
 	"hufu/store"
 )
 
@@ -30,10 +35,15 @@ func (a *Authority) Run(ctx context.Context) error {
 		return fmt.Errorf("reading the head of the journal: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	changed := make(chan string)
+	changed := map[string]*news{}
+	for id := range a.issuers {
+		changed[id] = &news{shards: map[uint16]bool{}, wake: make(chan struct{}, 1)}
+	}
 	g.Go(func() error { return a.keepLease(ctx) })
 	g.Go(func() error { return a.watch(ctx, after, changed) })
-	g.Go(func() error { return a.keepLists(ctx, changed) })
+	for id, i := range a.issuers {
+		g.Go(func() error { return a.keepLists(ctx, i, changed[id]) })
+	}
 	return g.Wait()
 }
 
@@ -67,41 +77,99 @@ func (a *Authority) keepLease(ctx context.Context) error {
 	}
 }
 
-// watch sends the ID of a CA whenever something changes, after an event, that
-// its CRL shows.
-func (a *Authority) watch(ctx context.Context, after uint64, changed chan<- string) error {
+// watch tells of every shard in which something changed, after an event, that its
+// CRL shows. The whole CA is shard 0 and changes with every shard.
+func (a *Authority) watch(ctx context.Context, after uint64, changed map[string]*news) error {
 	for {
 		events, err := a.Book.Follow(ctx, after, 1000)
 		if err != nil {
 			return fmt.Errorf("following the journal: %w", err)
 		}
-		for i := range events {
-			after = events[i].Seq
-			switch events[i].Kind {
-			case store.KindHeld, store.KindResumed, store.KindRevoked, store.KindIntentClosed:
-			default:
-				continue
-			}
-			if a.issuers[events[i].CA] == nil {
-				continue
-			}
-			select {
-			case changed <- events[i].CA:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		after = events[len(events)-1].Seq
+		touched, err := a.touched(ctx, events)
+		if err != nil {
+			return err
+		}
+		for l := range touched {
+			changed[l.ca].add(l.shard)
 		}
 	}
 }
 
-// keepLists publishes. Every list is due at the start, since the book may have
-// changed while no node ran; then on schedule; and after a change at once, but
-// not within a second of the list before.
-func (a *Authority) keepLists(ctx context.Context, changed <-chan string) error {
-	due := map[string]time.Time{}
-	last := map[string]time.Time{}
-	for id := range a.issuers {
-		due[id] = time.Now()
+// news is which shards of a CA changed since its lists were last looked after. It
+// waits for nobody: a long list of one CA does not delay those of the others.
+type news struct {
+	mu     sync.Mutex
+	shards map[uint16]bool // guarded by mu
+	wake   chan struct{}   // of one place
+}
+
+func (n *news) add(shard uint16) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shards[shard] = true
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the shards and forgets them.
+func (n *news) take() map[uint16]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	taken := n.shards
+	n.shards = map[uint16]bool{}
+	return taken
+}
+
+// list names the CRL of a shard, full or delta.
+type list struct {
+	ca    string
+	shard uint16
+	delta bool
+}
+
+// touched returns the full lists that the events change.
+func (a *Authority) touched(ctx context.Context, events []store.Event) (map[list]bool, error) {
+	all := map[list]bool{}
+	err := a.Book.View(ctx, func(tx *store.Tx) error {
+		for i := range events {
+			e := &events[i]
+			switch e.Kind {
+			case store.KindHeld, store.KindResumed, store.KindRevoked, store.KindIntentClosed:
+			default:
+				continue
+			}
+			if a.issuers[e.CA] == nil {
+				continue
+			}
+			all[list{ca: e.CA}] = true
+			s, err := store.Statuses.Get(tx, store.SerialKey(e.CA, e.Serial))
+			if err != nil {
+				return fmt.Errorf("looking for the shard of certificate %s: %w", e.Serial, err)
+			}
+			all[list{ca: e.CA, shard: s.Shard}] = true
+		}
+		return nil
+	})
+	return all, err
+}
+
+// keepLists publishes for one CA. Every list is due at the start, since the book
+// may have changed while no node ran; then on schedule; and after a change at
+// once, but not within a second of the list before. Where the CA has deltas, it is
+// the delta that follows a change.
+func (a *Authority) keepLists(ctx context.Context, i *issuance.Issuer, changed *news) error {
+	id := i.CA().ID
+	shards, err := a.shards(ctx, i)
+	if err != nil {
+		return err
+	}
+	due := map[list]time.Time{}
+	last := map[list]time.Time{}
+	for n := range shards + 1 {
+		due[list{id, uint16(n), false}] = time.Now()
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -109,25 +177,17 @@ func (a *Authority) keepLists(ctx context.Context, changed <-chan string) error 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case id := <-changed:
-			if soon := last[id].Add(gather); soon.Before(due[id]) {
-				due[id] = soon
+		case <-changed.wake:
+			for shard := range changed.take() {
+				l := list{id, shard, i.Deltas()}
+				at, known := due[l]
+				if soon := last[l].Add(gather); known && soon.Before(at) {
+					due[l] = soon
+				}
 			}
 		case <-timer.C:
-			for id, at := range due {
-				if at.After(time.Now()) {
-					continue
-				}
-				if _, err := a.PublishCRL(ctx, id); err != nil {
-					if ctx.Err() != nil {
-						return ctx.Err()
-					}
-					a.Log.Error("publishing a CRL failed", "ca", id, "err", err)
-					due[id] = time.Now().Add(retry)
-					continue
-				}
-				last[id] = time.Now()
-				due[id] = last[id].Add(a.CRLEvery)
+			if err := a.publishDue(ctx, due, last, i.Deltas()); err != nil {
+				return err
 			}
 		}
 		next := time.Now().Add(a.CRLEvery)
@@ -138,4 +198,49 @@ func (a *Authority) keepLists(ctx context.Context, changed <-chan string) error 
 		}
 		timer.Reset(time.Until(next))
 	}
+}
+
+// publishDue makes every list whose time has come. The whole CA's comes first, and
+// a full list before its delta.
+func (a *Authority) publishDue(ctx context.Context, due, last map[list]time.Time, deltas bool) error {
+	now := time.Now()
+	all := slices.SortedFunc(maps.Keys(due), func(x, y list) int {
+		return cmp.Or(cmp.Compare(x.shard, y.shard), cmp.Compare(bit(x.delta), bit(y.delta)))
+	})
+	for _, l := range all {
+		if due[l].After(now) {
+			continue
+		}
+		if _, err := a.publish(ctx, &store.CRL{CA: l.ca, Shard: l.shard, Delta: l.delta}); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			a.Log.Error("publishing a CRL failed", "ca", l.ca, "shard", l.shard, "delta", l.delta, "err", err)
+			due[l] = time.Now().Add(retry)
+			continue
+		}
+		last[l] = time.Now()
+		due[l] = last[l].Add(a.CRLEvery)
+		if deltas && !l.delta {
+			// The delta of before is older than this list: it gets a new one.
+			due[l] = last[l].Add(a.fullEvery(l.ca))
+			due[list{l.ca, l.shard, true}] = last[l]
+		}
+	}
+	return nil
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// fullEvery is how often the full lists of a CA are made when nothing changes.
+func (a *Authority) fullEvery(caID string) time.Duration {
+	if a.issuers[caID].Deltas() {
+		return a.CRLFullEvery
+	}
+	return a.CRLEvery
 }

@@ -31,7 +31,7 @@ func (a *Authority) Suspend(tx *store.Tx, r Ref, actor string) error {
 	if err != nil {
 		return err
 	}
-	s.State, s.Reason = store.Held, certificateHold
+	s.State, s.Reason, s.Lifted = store.Held, certificateHold, false
 	return change(tx, s, store.KindHeld, actor, "")
 }
 
@@ -41,7 +41,7 @@ func (a *Authority) Resume(tx *store.Tx, r Ref, actor string) error {
 	if err != nil {
 		return err
 	}
-	s.State, s.Reason = store.Good, 0
+	s.State, s.Reason, s.Lifted = store.Good, 0, true
 	return change(tx, s, store.KindResumed, actor, "")
 }
 
@@ -62,7 +62,7 @@ func (a *Authority) Revoke(tx *store.Tx, r Ref, reason int, invalidity time.Time
 	if !invalidity.IsZero() && invalidity.Before(earliest) {
 		return &RequestError{Problem: "request-time", Detail: "the invalidity date lies before " + earliest.Format(time.DateOnly), Remedy: "give the time at which the key was lost, or none"}
 	}
-	s.State, s.Reason, s.InvalidityDate = store.Revoked, reason, wholeSeconds(invalidity)
+	s.State, s.Reason, s.InvalidityDate, s.Lifted = store.Revoked, reason, wholeSeconds(invalidity), false
 	return change(tx, s, store.KindRevoked, actor, `{"reason":`+strconv.Itoa(reason)+`}`)
 }
 

@@ -20,11 +20,13 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"regexp"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +49,9 @@ type Config struct {
 	BaseURL string        // plain http address below which OCSP, CRLs and issuers are served
 	Now     func() time.Time
 	Blocked *policy.KeyList // keys never to certify; nil = none known
+
+	Shards uint16 // new certificates are spread over so many CRLs; 0 = all stand on that of the whole CA
+	Deltas bool   // the CA publishes delta CRLs, and its certificates and full CRLs say where
 }
 
 // An Issuer is one generation of one CA with its key. It is safe for
@@ -60,6 +65,8 @@ type Issuer struct {
 	baseURL string
 	now     func() time.Time
 	blocked *policy.KeyList
+	shards  uint16
+	deltas  bool
 }
 
 // caID is what a CA's ID may look like: it stands in addresses and in names.
@@ -70,6 +77,9 @@ func NewIssuer(cfg Config) (*Issuer, error) {
 	wrap := func(err error) error { return fmt.Errorf("setting up the issuer of CA %q: %w", cfg.CA.ID, err) }
 	if !caID.MatchString(cfg.CA.ID) {
 		return nil, wrap(errors.New("an ID has 1 to 32 lower-case letters, digits, dots and hyphens"))
+	}
+	if strings.HasSuffix(cfg.CA.ID, ".delta") {
+		return nil, wrap(errors.New("the address of its CRL would be that of another CA's delta: choose an ID that does not end with .delta"))
 	}
 	certificate, err := x509.ParseCertificate(cfg.CA.Certificate)
 	if err != nil {
@@ -83,7 +93,7 @@ func NewIssuer(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, wrap(err)
 	}
-	i := &Issuer{signer: *s, ca: cfg.CA, baseURL: cfg.BaseURL, now: cfg.Now, blocked: cfg.Blocked}
+	i := &Issuer{signer: *s, ca: cfg.CA, baseURL: cfg.BaseURL, now: cfg.Now, blocked: cfg.Blocked, shards: cfg.Shards, deltas: cfg.Deltas}
 	if i.now == nil {
 		i.now = time.Now
 	}
@@ -133,6 +143,21 @@ func (i *Issuer) Certificate() []byte { return i.ca.Certificate }
 
 // Domain is the domain that the issuer's names lie below.
 func (i *Issuer) Domain() string { return i.facts.Domain }
+
+// Shards is how many shards new certificates are spread over.
+func (i *Issuer) Shards() uint16 { return i.shards }
+
+// Deltas says whether the CA publishes delta CRLs.
+func (i *Issuer) Deltas() bool { return i.deltas }
+
+// Shard is the shard that a new certificate with this serial number belongs to,
+// and stays in however many shards there will be: 0 where there are none.
+func (i *Issuer) Shard(serial store.Serial) uint16 {
+	if i.shards == 0 {
+		return 0
+	}
+	return 1 + uint16(binary.BigEndian.Uint32(serial[len(serial)-4:])%uint32(i.shards))
+}
 
 // A Request is our record of what is to be certified.
 type Request struct {

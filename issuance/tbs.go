@@ -181,21 +181,27 @@ func (e *encoder) nameConstraints(domain string) {
 // addAddresses writes where status and issuer are to be had. The root is
 // offline, so that no OCSP answers for the working CAs.
 func (i *Issuer) addAddresses(e *encoder, t *tbs) {
-	e.extension(oid.ExtCRLDistributionPoints, false, func() { // RFC 5280, Section 4.2.1.13
-		e.sequence(func() {
-			e.sequence(func() {
-				e.explicit(0, func() {
-					e.explicit(0, func() { e.implicit(6, i.CRLAddress(t.shard)) })
-				})
-			})
-		})
-	})
+	e.extension(oid.ExtCRLDistributionPoints, false, func() { e.point(i.CRLAddress(t.shard)) }) // RFC 5280, Section 4.2.1.13
+	if i.deltas && !t.profile.CA {
+		e.extension(oid.ExtFreshestCRL, false, func() { e.point(i.DeltaAddress(t.shard)) }) // RFC 5280, Section 4.2.1.15
+	}
 	e.extension(oid.ExtAuthorityInfoAccess, false, func() { // RFC 5280, Section 4.2.2.1
 		e.sequence(func() {
 			if !t.profile.CA {
 				e.access(oid.AccessOCSP, i.OCSPAddress())
 			}
 			e.access(oid.AccessCAIssuers, i.baseURL+"/issuer/"+i.ca.ID+".cer")
+		})
+	})
+}
+
+// point writes CRLDistributionPoints with one point that has one address.
+func (e *encoder) point(address string) {
+	e.sequence(func() {
+		e.sequence(func() {
+			e.explicit(0, func() {
+				e.explicit(0, func() { e.implicit(6, address) })
+			})
 		})
 	})
 }
@@ -207,14 +213,19 @@ func (e *encoder) access(method asn1.ObjectIdentifier, address string) {
 	})
 }
 
-// CRLAddress is where the CRL of a shard is served. Shard 0 is the list of a CA
-// that has one. No ID of a CA holds the underscore that sets the others apart.
-func (i *Issuer) CRLAddress(shard uint16) string {
-	name := i.ca.ID
+// CRLAddress is where the CRL of a shard is served. Shard 0 is the list of the
+// whole CA.
+func (i *Issuer) CRLAddress(shard uint16) string { return i.listAddress(shard) + ".crl" }
+
+// DeltaAddress is where the delta CRL to that list is served.
+func (i *Issuer) DeltaAddress(shard uint16) string { return i.listAddress(shard) + ".delta.crl" }
+
+func (i *Issuer) listAddress(shard uint16) string {
+	address := i.baseURL + "/crl/" + i.ca.ID
 	if shard > 0 {
-		name += "_" + strconv.Itoa(int(shard))
+		address += "/" + strconv.Itoa(int(shard))
 	}
-	return i.baseURL + "/crl/" + name + ".crl"
+	return address
 }
 
 // OCSPAddress is where OCSP answers for this CA.

@@ -382,6 +382,7 @@ func (r *Recalled) commitStatus(tx *store.Tx, s *store.Status, actor string) err
 	default:
 		next.NotAfter, next.Shard = have.NotAfter, have.Shard
 	}
+	next.Lifted = kind == store.KindResumed
 	next.Seq = tx.Append(store.Event{Kind: kind, CA: s.CA, Serial: s.Serial, Actor: actor, Detail: r.detail()})
 	return store.Statuses.Put(tx, &next)
 }

@@ -122,7 +122,7 @@ func (s *Subject) parseAltName(list *cryptobyte.String) bool {
 }
 
 // parseDistributionPoint reads a point that has a full name and nothing else.
-func (s *Subject) parseDistributionPoint(list *cryptobyte.String) bool {
+func parseDistributionPoint(list *cryptobyte.String, uris *[]string) bool {
 	var point, name, full cryptobyte.String
 	if !list.ReadASN1(&point, cbasn1.SEQUENCE) || !point.ReadASN1(&name, cbasn1.Tag(0).Constructed().ContextSpecific()) || !point.Empty() ||
 		!name.ReadASN1(&full, cbasn1.Tag(0).Constructed().ContextSpecific()) || !name.Empty() {
@@ -133,7 +133,7 @@ func (s *Subject) parseDistributionPoint(list *cryptobyte.String) bool {
 		if !ok {
 			return false
 		}
-		s.CRLs = append(s.CRLs, uri)
+		*uris = append(*uris, uri)
 	}
 	return true
 }

@@ -27,6 +27,7 @@ var extensions = []struct {
 	{oid.ExtCertificatePolicies, "certificatePolicies", false, isIssued},
 	{oid.ExtSubjectAltName, "subjectAltName", false, hasNames},
 	{oid.ExtCRLDistributionPoints, "cRLDistributionPoints", false, isIssued},
+	{oid.ExtFreshestCRL, "freshestCRL", false, hasDeltas},
 	{oid.ExtAuthorityInfoAccess, "authorityInfoAccess", false, isIssued},
 	{oid.OCSPNoCheck, "id-pkix-ocsp-nocheck", false, func(s *Subject) bool { return s.Profile.NoCheck }},
 }
@@ -34,6 +35,10 @@ var extensions = []struct {
 func always(*Subject) bool     { return true }
 func isFenced(s *Subject) bool { return s.Kind != nil && s.Kind.Fenced }
 func hasNames(s *Subject) bool { return len(s.DNS) > 0 || needsNames(s) }
+
+// hasDeltas: a working CA may publish delta CRLs, and then says where. The root is offline and has none.
+func hasDeltas(s *Subject) bool { return len(s.Deltas) > 0 && !s.CA }
+
 func needsNames(s *Subject) bool {
 	return isCitySigned(s) || slices.Contains(namedForms, s.Profile.Form)
 }
@@ -226,7 +231,15 @@ func checkCRLAddress(s *Subject) string {
 	if len(s.CRLs) != 1 {
 		return fmt.Sprintf("there are %d addresses of CRLs, one is wanted", len(s.CRLs))
 	}
-	return addressFault(s.CRLs[0])
+	for _, uri := range append(s.CRLs, s.Deltas...) {
+		if detail := addressFault(uri); detail != "" {
+			return detail
+		}
+	}
+	if len(s.Deltas) > 1 {
+		return fmt.Sprintf("there are %d addresses of delta CRLs, one at most is wanted", len(s.Deltas))
+	}
+	return ""
 }
 
 // checkAccessAddress wants the issuer's address everywhere, and the one of OCSP

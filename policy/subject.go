@@ -58,6 +58,7 @@ type Subject struct {
 	DNS            []string
 	OtherNames     bool     // subjectAltName holds something else too
 	CRLs           []string // addresses of distribution points
+	Deltas         []string // addresses of delta CRLs
 	OCSP           []string
 	Issuers        []string
 }
@@ -264,7 +265,9 @@ func (s *Subject) parseExtension(e *Extension) bool {
 	case e.ID.Equal(oid.ExtSubjectAltName):
 		return readList(in, s.parseAltName)
 	case e.ID.Equal(oid.ExtCRLDistributionPoints):
-		return readList(in, s.parseDistributionPoint)
+		return readList(in, func(list *cryptobyte.String) bool { return parseDistributionPoint(list, &s.CRLs) })
+	case e.ID.Equal(oid.ExtFreshestCRL): // RFC 5280, Section 4.2.1.15: of the same form
+		return readList(in, func(list *cryptobyte.String) bool { return parseDistributionPoint(list, &s.Deltas) })
 	case e.ID.Equal(oid.ExtAuthorityInfoAccess):
 		return readList(in, s.parseAccess)
 	}

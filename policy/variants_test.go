@@ -23,6 +23,12 @@ func TestMoreWaysToFail(t *testing.T) {
 	value := func(id []int, v []byte) func(*model) { return func(m *model) { m.set(id, v) } }
 	drop := func(id []int) func(*model) { return func(m *model) { m.drop(id) } }
 	names := func(n ...[]byte) func(*model) { return value(oid.ExtSubjectAltName, sequence(n...)) }
+	freshest := func(points ...[]byte) func(*model) {
+		return func(m *model) {
+			i := slices.IndexFunc(m.ext, func(e modelExtension) bool { return slices.Equal(e.id, oid.ExtCRLDistributionPoints) })
+			m.ext = slices.Insert(m.ext, i+1, modelExtension{id: oid.ExtFreshestCRL, value: sequence(points...)})
+		}
+	}
 	for _, c := range []struct {
 		rule, from, what string
 		spoil            func(*model)
@@ -104,6 +110,9 @@ func TestMoreWaysToFail(t *testing.T) {
 		{"ca-extended-key-usage", caRule, "serverAuth below a city", value(oid.ExtExtendedKeyUsage, sequence(objectID(oid.EKUServerAuth)))},
 		{"crl-address", readerRule, "two", value(oid.ExtCRLDistributionPoints, sequence(sequence(context0(context0(slices.Concat(uri("http://a.example/"), uri("http://b.example/")))))))},
 		{"crl-address", readerRule, "ldap", value(oid.ExtCRLDistributionPoints, sequence(sequence(context0(context0(uri("ldap://a.example/cn=x"))))))},
+		{"crl-address", readerRule, "delta over ldap", freshest(sequence(context0(context0(uri("ldap://a.example/cn=x")))))},
+		{"crl-address", readerRule, "two deltas", freshest(sequence(context0(context0(slices.Concat(uri("http://a.example/"), uri("http://b.example/"))))))},
+		{"extension-known", caRule, "a delta of the root", freshest(sequence(context0(context0(uri("http://a.example/")))))},
 		{"access-address", readerRule, "no OCSP", value(oid.ExtAuthorityInfoAccess, sequence(sequence(objectID(oid.AccessCAIssuers), uri("http://a.example/"))))},
 		{"access-address", readerRule, "a user in the address", value(oid.ExtAuthorityInfoAccess, sequence(
 			sequence(objectID(oid.AccessOCSP), uri("http://u:p@a.example/")), sequence(objectID(oid.AccessCAIssuers), uri("http://a.example/"))))},

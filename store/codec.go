@@ -277,6 +277,7 @@ var statusCodec = Codec[Status]{
 		dst = appendTime(dst, s.InvalidityDate)
 		dst = appendTime(dst, s.NotAfter)
 		dst = appendBool(dst, s.Unissued)
+		dst = appendBool(dst, s.Lifted)
 		dst = binary.BigEndian.AppendUint16(dst, s.Shard)
 		return binary.BigEndian.AppendUint64(dst, s.Seq)
 	},
@@ -289,7 +290,7 @@ var statusCodec = Codec[Status]{
 		copy(s.Serial[:], d.take(uint64(len(s.Serial))))
 		s.State, s.Reason = State(d.uint8()), int(d.uint64())
 		s.Time, s.InvalidityDate, s.NotAfter = d.time(), d.time(), d.time()
-		s.Unissued, s.Shard, s.Seq = d.bool(), d.uint16(), d.uint64()
+		s.Unissued, s.Lifted, s.Shard, s.Seq = d.bool(), d.bool(), d.uint16(), d.uint64()
 		return d.end()
 	},
 }

@@ -148,7 +148,7 @@ func TestRecordCodecs(t *testing.T) {
 
 		s := store.Status{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), State: store.State(rapid.Byte().Draw(r, "State")),
 			Reason: rapid.Int().Draw(r, "Reason"), Time: instant.Draw(r, "Time"), InvalidityDate: instant.Draw(r, "InvalidityDate"),
-			NotAfter: instant.Draw(r, "NotAfter"), Unissued: rapid.Bool().Draw(r, "Unissued"), Shard: rapid.Uint16().Draw(r, "Shard"), Seq: rapid.Uint64().Draw(r, "Seq")}
+			NotAfter: instant.Draw(r, "NotAfter"), Unissued: rapid.Bool().Draw(r, "Unissued"), Shard: rapid.Uint16().Draw(r, "Shard"), Lifted: rapid.Bool().Draw(r, "Lifted"), Seq: rapid.Uint64().Draw(r, "Seq")}
 		roundTrip(r, store.Statuses.Codec, s)
 
 		i := store.Intent{CA: text.Draw(r, "CA"), Serial: number.Draw(r, "Serial"), TBSHash: hash.Draw(r, "TBSHash"), SPKI: hash.Draw(r, "SPKI"),

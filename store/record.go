@@ -74,6 +74,7 @@ type Status struct {
 	NotAfter       time.Time
 	Unissued       bool   // the intent was closed without a certificate
 	Shard          uint16 // of its certificate: which of the CA's lists names it
+	Lifted         bool   // good again after a hold: delta CRLs take it off the list
 	Seq            uint64 // the event that last changed this record
 }
 
@@ -106,6 +107,7 @@ type CRL struct {
 	Size       int64
 	Sum        Hash
 	Entries    int
+	AsOf       uint64 // the last event that the list takes into account; 0 = not known: it was made elsewhere
 	Seq        uint64 // the event that published it
 }
 
@@ -198,7 +200,7 @@ var (
 		}}
 
 	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Shard, Serial) for what
-	// is held or revoked, and "seq" Key(Seq).
+	// is held or revoked, "lifted" Key(CA, Seq) for what was held and is good again, and "seq" Key(Seq).
 	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return SerialKey(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
 			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Seq)} }},
@@ -207,6 +209,12 @@ var (
 					return nil
 				}
 				return [][]byte{Key(s.CA, s.Shard, s.Serial)}
+			}},
+			{"lifted", func(s *Status) [][]byte {
+				if !s.Lifted {
+					return nil
+				}
+				return [][]byte{Key(s.CA, s.Seq)}
 			}},
 			{"seq", func(s *Status) [][]byte { return [][]byte{Key(s.Seq)} }},
 		}}

@@ -155,7 +155,7 @@ func (n *node) furnish(ctx context.Context, cas []*store.CA, rootCRL []byte, adm
 		return err
 	}
 	for _, i := range n.issuers {
-		if _, err := n.authority.PublishCRL(ctx, i.CA().ID); err != nil {
+		if _, err := n.authority.PublishLists(ctx, i.CA().ID); err != nil {
 			return fmt.Errorf("publishing the first CRL of CA %s: %w", i.CA().ID, err)
 		}
 	}
