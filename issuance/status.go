@@ -56,7 +56,7 @@ func (s *signer) signOCSP(ctx context.Context, d ocsp.ResponseData, responder []
 	if err != nil {
 		return nil, err
 	}
-	return ocsp.Assemble(tbs, s.algorithm.id, signature, attached)
+	return ocsp.Assemble(tbs, s.algorithm.id, signature, attached...), nil
 }
 
 // A Responder signs OCSP responses with a key that the CA certified for it by

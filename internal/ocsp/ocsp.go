@@ -193,51 +193,47 @@ func minimalInteger(b []byte) bool {
 	return !(b[0] == 0 && b[1] < 0x80) && !(b[0] == 0xff && b[1] >= 0x80)
 }
 
-func addCertID(b *cryptobyte.Builder, id *CertID) {
+func (w *back) certID(id *CertID) {
 	if id.Raw != nil {
-		b.AddBytes(id.Raw)
+		w.raw(id.Raw)
 		return
 	}
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			switch id.Hash {
-			case crypto.SHA1:
-				b.AddASN1ObjectIdentifier(oid.DigestSHA1)
-			case crypto.SHA256:
-				b.AddASN1ObjectIdentifier(oid.DigestSHA256)
-			default:
-				b.SetError(fmt.Errorf("encoding CertID: hash %d is neither SHA-1 nor SHA-256", id.Hash))
-				return
-			}
-			if !id.Bare {
-				b.AddASN1NULL()
-			}
-		})
-		b.AddASN1OctetString(id.Name)
-		b.AddASN1OctetString(id.Key)
-		if !minimalInteger(id.Serial) {
-			b.SetError(fmt.Errorf("encoding CertID: serial %x is not the contents of a DER INTEGER", id.Serial))
-			return
-		}
-		b.AddASN1(cbasn1.INTEGER, func(b *cryptobyte.Builder) { b.AddBytes(id.Serial) })
-	})
+	end := w.end()
+	if !minimalInteger(id.Serial) {
+		w.fail("encoding CertID: serial %x is not the contents of a DER INTEGER", id.Serial)
+	}
+	w.value(cbasn1.INTEGER, id.Serial)
+	w.value(cbasn1.OCTET_STRING, id.Key)
+	w.value(cbasn1.OCTET_STRING, id.Name)
+	switch {
+	case id.Hash == crypto.SHA1 && id.Bare:
+		w.raw(bareSHA1)
+	case id.Hash == crypto.SHA1:
+		w.raw(algorithmSHA1)
+	case id.Hash == crypto.SHA256 && id.Bare:
+		w.raw(bareSHA256)
+	case id.Hash == crypto.SHA256:
+		w.raw(algorithmSHA256)
+	default:
+		w.fail("encoding CertID: hash %d is neither SHA-1 nor SHA-256", id.Hash)
+	}
+	w.header(cbasn1.SEQUENCE, end)
 }
 
-// addNonce adds an Extensions with the nonce alone. The value is wrapped twice:
-// an OCTET STRING within extnValue (RFC 9654, Section 2.1).
-func addNonce(b *cryptobyte.Builder, explicit cbasn1.Tag, nonce []byte) {
+// nonce writes an Extensions with the nonce alone. The value is wrapped twice: an
+// OCTET STRING within extnValue (RFC 9654, Section 2.1).
+func (w *back) nonce(explicit cbasn1.Tag, nonce []byte) {
 	if len(nonce) < 1 || len(nonce) > MaxNonce {
-		b.SetError(fmt.Errorf("encoding nonce: %d octets, RFC 9654 allows 1 to %d", len(nonce), MaxNonce))
+		w.fail("encoding nonce: %d octets, RFC 9654 allows 1 to %d", len(nonce), MaxNonce)
 		return
 	}
-	b.AddASN1(explicit, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1ObjectIdentifier(oid.OCSPNonce)
-				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1OctetString(nonce) })
-			})
-		})
-	})
+	end := w.end()
+	w.value(cbasn1.OCTET_STRING, nonce)
+	w.header(cbasn1.OCTET_STRING, end)
+	w.value(cbasn1.OBJECT_IDENTIFIER, derNonce)
+	w.header(cbasn1.SEQUENCE, end)
+	w.header(cbasn1.SEQUENCE, end)
+	w.header(explicit, end)
 }
 
 // readExtensions reads the contents of an explicitly tagged Extensions and

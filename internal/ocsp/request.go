@@ -111,20 +111,20 @@ func MakeRequest(nonce []byte, ids ...CertID) ([]byte, error) {
 	if len(ids) == 0 {
 		return nil, errors.New("making OCSP request: no certificate to ask for")
 	}
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				for i := range ids {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addCertID(b, &ids[i]) })
-				}
-			})
-			if nonce != nil {
-				addNonce(b, tagExplicit2, nonce)
-			}
-		})
-	})
-	der, err := b.Bytes()
+	w := newBack(64 + len(nonce) + 128*len(ids))
+	if nonce != nil {
+		w.nonce(tagExplicit2, nonce)
+	}
+	list := w.end()
+	for i := len(ids) - 1; i >= 0; i-- {
+		end := w.end()
+		w.certID(&ids[i])
+		w.header(cbasn1.SEQUENCE, end)
+	}
+	w.header(cbasn1.SEQUENCE, list)
+	w.header(cbasn1.SEQUENCE, 0)
+	w.header(cbasn1.SEQUENCE, 0)
+	der, err := w.bytes()
 	if err != nil {
 		return nil, fmt.Errorf("making OCSP request: %w", err)
 	}

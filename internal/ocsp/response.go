@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
-	"hufu/internal/oid"
 )
 
 // Status is what a response says of one certificate.
@@ -56,97 +53,88 @@ func (d *ResponseData) Marshal() ([]byte, error) {
 	if len(d.Responder) == 0 || len(d.Responses) == 0 {
 		return nil, errors.New("encoding OCSP response: responder or answers are missing")
 	}
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(tagExplicit2, func(b *cryptobyte.Builder) { b.AddASN1OctetString(d.Responder) })
-		addTime(b, d.ProducedAt)
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			for i := range d.Responses {
-				addSingle(b, &d.Responses[i])
-			}
-		})
-		if d.Nonce != nil {
-			addNonce(b, tagExplicit1, d.Nonce)
-		}
-	})
-	tbs, err := b.Bytes()
+	w := newBack(128 + len(d.Nonce) + 192*len(d.Responses))
+	if d.Nonce != nil {
+		w.nonce(tagExplicit1, d.Nonce)
+	}
+	end := w.end()
+	for i := len(d.Responses) - 1; i >= 0; i-- {
+		w.single(&d.Responses[i])
+	}
+	w.header(cbasn1.SEQUENCE, end)
+	w.time(d.ProducedAt)
+	end = w.end()
+	w.value(cbasn1.OCTET_STRING, d.Responder)
+	w.header(tagExplicit2, end)
+	w.header(cbasn1.SEQUENCE, 0)
+	tbs, err := w.bytes()
 	if err != nil {
 		return nil, fmt.Errorf("encoding OCSP response: %w", err)
 	}
 	return tbs, nil
 }
 
-func addSingle(b *cryptobyte.Builder, s *SingleResponse) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		addCertID(b, &s.ID)
-		switch s.Status {
-		case Good, Unknown:
-			b.AddASN1(cbasn1.Tag(s.Status).ContextSpecific(), func(*cryptobyte.Builder) {})
-		case Revoked:
-			b.AddASN1(tagExplicit1, func(b *cryptobyte.Builder) { // IMPLICIT SEQUENCE
-				addTime(b, s.RevokedAt)
-				if s.Reason != 0 {
-					b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) { b.AddASN1Enum(int64(s.Reason)) })
-				}
-			})
-		default:
-			b.SetError(fmt.Errorf("encoding answer: no such %v", s.Status))
-		}
-		addTime(b, s.ThisUpdate)
-		if !s.NextUpdate.IsZero() {
-			b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) { addTime(b, s.NextUpdate) })
-		}
-	})
-}
-
-// addTime writes GeneralizedTime in UTC without a fraction, whatever the year
-// (RFC 6960, Section 4.2.2.1; RFC 5280, Section 4.1.2.5.2).
-func addTime(b *cryptobyte.Builder, t time.Time) {
-	if t.IsZero() {
-		b.SetError(errors.New("encoding time: it is missing"))
-		return
+// single writes a SingleResponse.
+func (w *back) single(s *SingleResponse) {
+	end := w.end()
+	if !s.NextUpdate.IsZero() {
+		inner := w.end()
+		w.time(s.NextUpdate)
+		w.header(tagExplicit0, inner)
 	}
-	b.AddASN1GeneralizedTime(t.UTC())
+	w.time(s.ThisUpdate)
+	switch s.Status {
+	case Good, Unknown:
+		w.value(cbasn1.Tag(s.Status).ContextSpecific(), nil)
+	case Revoked:
+		inner := w.end()
+		switch {
+		case s.Reason < 0 || s.Reason > 0x7f:
+			w.fail("encoding answer: %d is no CRLReason", s.Reason)
+		case s.Reason != 0:
+			w.value(cbasn1.ENUM, []byte{byte(s.Reason)})
+			w.header(tagExplicit0, inner)
+		}
+		w.time(s.RevokedAt)
+		w.header(tagExplicit1, inner) // IMPLICIT SEQUENCE
+	default:
+		w.fail("encoding answer: no such %v", s.Status)
+	}
+	w.certID(&s.ID)
+	w.header(cbasn1.SEQUENCE, end)
 }
 
 // Assemble wraps signed data into a successful OCSPResponse. algorithm is the DER
 // of the signature's AlgorithmIdentifier; certificates are DER, the delegated
-// responder's first, none where the CA signed itself.
-func Assemble(tbs, algorithm, signature []byte, certificates [][]byte) ([]byte, error) {
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Enum(int64(Successful))
-		b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1ObjectIdentifier(oid.OCSPBasic)
-				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						b.AddBytes(tbs)
-						b.AddBytes(algorithm)
-						b.AddASN1BitString(signature)
-						if len(certificates) > 0 {
-							addCertificates(b, certificates)
-						}
-					})
-				})
-			})
-		})
-	})
-	der, err := b.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("assembling OCSP response: %w", err)
+// responder's first, none where the CA signed itself. The last of them is the end of
+// the response.
+func Assemble(tbs, algorithm, signature []byte, certificates ...[]byte) []byte {
+	size := 64 + len(tbs) + len(algorithm) + len(signature)
+	for _, c := range certificates {
+		size += len(c)
 	}
-	return der, nil
-}
-
-func addCertificates(b *cryptobyte.Builder, certificates [][]byte) {
-	b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			for _, c := range certificates {
-				b.AddBytes(c)
-			}
-		})
-	})
+	w := newBack(size)
+	if len(certificates) > 0 {
+		for i := len(certificates) - 1; i >= 0; i-- {
+			w.raw(certificates[i])
+		}
+		w.header(cbasn1.SEQUENCE, 0)
+		w.header(tagExplicit0, 0)
+	}
+	end := w.end()
+	w.raw(signature)
+	w.octet(0) // no unused bits
+	w.header(cbasn1.BIT_STRING, end)
+	w.raw(algorithm)
+	w.raw(tbs)
+	w.header(cbasn1.SEQUENCE, 0)
+	w.header(cbasn1.OCTET_STRING, 0)
+	w.value(cbasn1.OBJECT_IDENTIFIER, derBasic)
+	w.header(cbasn1.SEQUENCE, 0)
+	w.header(tagExplicit0, 0)
+	w.value(cbasn1.ENUM, []byte{byte(Successful)})
+	w.header(cbasn1.SEQUENCE, 0)
+	return w.buf[w.at:]
 }
 
 // ResponseStatus is the outermost, unsigned status (RFC 6960, Section 4.2.1).
