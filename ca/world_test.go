@@ -66,10 +66,13 @@ type world struct {
 	issued []ca.Ref // by issue
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldOf(t, testpki.Config{}) }
+
+func newWorldOf(t testing.TB, cfg testpki.Config) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{}}
-	w.pki = testpki.Must(testpki.New(testpki.Config{Now: w.clock.now}))
+	cfg.Now = w.clock.now
+	w.pki = testpki.Must(testpki.New(cfg))
 	w.engine = &counter{Engine: testpki.Must(bolt.Open(filepath.Join(t.TempDir(), "book"), bolt.Options{}))}
 	w.book = testpki.Must(store.Create(t.Context(), store.Config{Engine: w.engine, Now: w.clock.now, Tables: ca.Tables}))
 	w.addCAs()

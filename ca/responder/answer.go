@@ -1,7 +1,11 @@
 package responder
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,24 +48,57 @@ func (k *key) certID(issuer *ocsp.Issuer) ocsp.CertID {
 	return id
 }
 
-// answer is one signed response and the header values that go with it.
+// answer is one signed response. It is kept small, since there are many: the
+// certificate at its end belongs to all answers of its signer, and header values are
+// written when they are wanted. Times are in seconds since 1970.
 type answer struct {
-	der        []byte
-	seq        uint64 // of the status that it tells
-	thisUpdate time.Time
-	renewAt    time.Time
-	end        time.Time // from then on it is not given out any more
+	head   []byte  // all but the signer's certificate
+	signer *signer // its certificate is the end of the response
+	seq    uint64  // of the status that it tells
 
-	length   []string
-	etag     []string
-	modified []string
+	thisUpdate int64
+	renewAt    int64
+	end        int64 // from then on it is not given out any more
 
-	asked atomic.Int64         // Unix time of the last question
+	asked atomic.Int64         // time of the last question
 	seen  atomic.Pointer[look] // the last look at the book that found it true
 }
 
+// newAnswer takes a response to one question apart.
+func newAnswer(s *signed, seq uint64, maxAge time.Duration) *answer {
+	life := s.nextUpdate.Sub(s.thisUpdate)
+	head := bytes.TrimSuffix(s.der, s.signer.Certificate())
+	a := &answer{
+		head:       bytes.Clone(head),
+		signer:     s.signer,
+		seq:        seq,
+		thisUpdate: s.thisUpdate.Unix(),
+		renewAt:    s.thisUpdate.Add(life / 2).Unix(),
+		end:        s.nextUpdate.Add(-max(life/4, maxAge)).Unix(),
+	}
+	a.asked.Store(a.thisUpdate)
+	return a
+}
+
+// der is the whole response.
+func (a *answer) der() []byte { return slices.Concat(a.head, a.signer.Certificate()) }
+
+// etag names the octets of the response.
+func (a *answer) etag() string {
+	h := sha256.New()
+	h.Write(a.head)
+	h.Write(a.signer.Certificate())
+	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
+}
+
+// fresh reports whether the answer may still be given out.
+func (a *answer) fresh(now time.Time) bool { return now.Unix() < a.end }
+
 // holds reports whether the answer tells the status of that sequence and is fresh.
-func (a *answer) holds(seq uint64, now time.Time) bool { return a.seq == seq && now.Before(a.end) }
+func (a *answer) holds(seq uint64, now time.Time) bool { return a.seq == seq && a.fresh(now) }
+
+// due reports whether the answer's time has come to be signed anew.
+func (a *answer) due(now time.Time) bool { return now.Unix() >= a.renewAt }
 
 // touch notes that the answer was asked for. A popular answer is noted once a
 // second, so that the cores do not fight for the cache line.
@@ -134,15 +171,19 @@ func (s *shard) evict() {
 	delete(s.kept, victim)
 }
 
-// drop forgets all answers about a serial number.
-func (a *answers) drop(ca string, serial store.Serial) {
+// drop forgets all answers about a serial number and returns which there were.
+func (a *answers) drop(ca string, serial store.Serial) (dropped []key) {
 	k := key{ca: ca, serial: serial}
 	s := a.shard(&k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k.form = range forms {
-		delete(s.kept, k)
+		if s.kept[k] != nil {
+			delete(s.kept, k)
+			dropped = append(dropped, k)
+		}
 	}
+	return dropped
 }
 
 // due returns the answers whose time has come and that were asked for since they
@@ -153,10 +194,10 @@ func (s *shard) due(now time.Time) []key {
 	var due []key
 	for k, v := range s.kept {
 		switch {
-		case now.Before(v.renewAt):
-		case v.asked.Load() > v.thisUpdate.Unix():
+		case !v.due(now):
+		case v.asked.Load() > v.thisUpdate:
 			due = append(due, k)
-		case !now.Before(v.end):
+		case !v.fresh(now):
 			delete(s.kept, k)
 		}
 	}

@@ -33,8 +33,7 @@ type authority struct {
 	pause time.Time  // until when none is fetched, since the last one failed; guarded by mu
 	err   error      // how it failed; guarded by mu
 
-	lists sync.Mutex // held while a CRL is copied out of the book
-	list  atomic.Pointer[list]
+	lists sync.Map // of *copied by listName: the CRLs that were asked for
 }
 
 // signer is a delegated responder's key and certificate.

@@ -8,6 +8,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hufu/store"
@@ -30,11 +34,38 @@ type list struct {
 	octets io.ReaderAt
 }
 
-// serveCRL serves the newest full CRL of a CA.
-func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string) {
-	l, err := r.list(req.Context(), id)
+// listName says which of a CA's lists is meant.
+type listName struct {
+	shard uint16 // 0 = the list of the whole CA
+	delta bool
+}
+
+// copied is the newest copy of one list.
+type copied struct {
+	mu   sync.Mutex // held while the CRL is copied out of the book
+	list atomic.Pointer[list]
+}
+
+// parseList reads what stands between "/crl/" and ".crl": the ID of a CA, "/" and
+// a shard's number where it is of a shard, ".delta" where it is a delta.
+func parseList(path string) (id string, name listName, ok bool) {
+	path, name.delta = strings.CutSuffix(path, ".delta")
+	id, shard, sharded := strings.Cut(path, "/")
+	if sharded {
+		n, err := strconv.ParseUint(shard, 10, 16)
+		if err != nil || n == 0 || strconv.FormatUint(n, 10) != shard {
+			return "", name, false
+		}
+		name.shard = uint16(n)
+	}
+	return id, name, true
+}
+
+// serveCRL serves the newest CRL of that name.
+func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string, name listName) {
+	l, err := r.list(req.Context(), id, name)
 	if err != nil {
-		r.missing(w, req, err, "CA "+id+" has no CRL here: it has not published one yet, or there is no such CA")
+		r.missing(w, req, err, "CA "+id+" has no such CRL here: it has not published one yet, or there is no such CA")
 		return
 	}
 	now := r.cfg.Now()
@@ -53,14 +84,14 @@ func (r *Responder) serveCRL(w http.ResponseWriter, req *http.Request, id string
 	http.ServeContent(w, req, "", l.ThisUpdate, io.NewSectionReader(l.octets, 0, l.Size))
 }
 
-// list returns the newest full CRL. The record is read for every request, so a new
+// list returns the newest CRL of that name. The record is read for every request, so a new
 // CRL is served from the moment that it stands in the book.
-func (r *Responder) list(ctx context.Context, id string) (*list, error) {
+func (r *Responder) list(ctx context.Context, id string, name listName) (*list, error) {
 	a, err := r.authority(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	newest := func(tx *store.Tx) (*store.CRL, error) { return store.LastCRL(tx, a.id, 0, false) }
+	newest := func(tx *store.Tx) (*store.CRL, error) { return store.LastCRL(tx, a.id, name.shard, name.delta) }
 	var c *store.CRL
 	err = r.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
 		c, err = newest(tx)
@@ -69,12 +100,17 @@ func (r *Responder) list(ctx context.Context, id string) (*list, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL of CA %q: %w", id, err)
 	}
-	if l := a.list.Load(); l != nil && l.Number >= c.Number {
+	held, ok := a.lists.Load(name)
+	if !ok {
+		held, _ = a.lists.LoadOrStore(name, new(copied))
+	}
+	kept := held.(*copied)
+	if l := kept.list.Load(); l != nil && l.Number >= c.Number {
 		return l, nil
 	}
-	a.lists.Lock()
-	defer a.lists.Unlock()
-	if l := a.list.Load(); l != nil && l.Number >= c.Number {
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	if l := kept.list.Load(); l != nil && l.Number >= c.Number {
 		return l, nil
 	}
 	var l *list
@@ -88,7 +124,7 @@ func (r *Responder) list(ctx context.Context, id string) (*list, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRL of CA %q: %w", id, err)
 	}
-	a.list.Store(l)
+	kept.list.Store(l)
 	return l, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"hufu/internal/testpki"
+	"hufu/store"
 )
 
 func TestCRLDownload(t *testing.T) {
@@ -45,6 +46,34 @@ func TestCRLDownload(t *testing.T) {
 	}
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestListsOfShards: every list has a place of its own, and no other.
+func TestListsOfShards(t *testing.T) {
+	w := newWorld(t, nil)
+	lists := map[string][]byte{"/crl/services.crl": w.publish(1, 1)}
+	for path, c := range map[string]store.CRL{
+		"/crl/services.delta.crl":       {CA: "services", Number: 2, Delta: true, Base: 1},
+		"/crl/services/1.crl":           {CA: "services", Shard: 1, Number: 3},
+		"/crl/services/1.delta.crl":     {CA: "services", Shard: 1, Number: 4, Delta: true, Base: 3},
+		"/crl/services/65535.crl":       {CA: "services", Shard: 65535, Number: 5},
+		"/crl/services/65535.delta.crl": {CA: "services", Shard: 65535, Number: 6, Delta: true, Base: 5},
+	} {
+		lists[path] = w.publishList(c, int(c.Number))
+	}
+	for range 2 { // from the book, and kept
+		for path, der := range lists {
+			if res, body := w.get(path); res.StatusCode != 200 || !bytes.Equal(body, der) {
+				t.Errorf("%s: %s, %d of %d octets", path, res.Status, len(body), len(der))
+			}
+		}
+	}
+	for _, path := range []string{"/crl/services/0.crl", "/crl/services/01.crl", "/crl/services/2.crl", "/crl/services/65536.crl", "/crl/services/65537.crl", "/crl/services/+1.crl",
+		"/crl/services/.crl", "/crl/services/1/1.crl", "/crl/services/1.delta.delta.crl", "/crl/device.crl", "/crl/.crl", "/crl/.delta.crl"} {
+		if res, _ := w.get(path); res.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, res.Status)
+		}
 	}
 }
 

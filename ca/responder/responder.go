@@ -114,8 +114,9 @@ func New(cfg Config) *Responder {
 	}
 }
 
-// Handler serves BasePath + "/ocsp/CA", "/crl/CA.crl" and "/issuer/CA.cer", where CA
-// is the ID of a CA in the book. It must be the handler of an http.Server itself, or
+// Handler serves BasePath + "/ocsp/CA", "/crl/CA.crl", "/crl/CA/SHARD.crl", the
+// deltas to these, "/crl/CA.delta.crl" and "/crl/CA/SHARD.delta.crl", and
+// "/issuer/CA.cer", where CA is the ID of a CA in the book. It must be the handler of an http.Server itself, or
 // be chosen by a test of the path's beginning: an http.ServeMux above it would
 // redirect OCSP requests whose base64 has two slashes in a row.
 func (r *Responder) Handler() http.Handler { return http.HandlerFunc(r.serve) }
@@ -136,9 +137,11 @@ func (r *Responder) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if file, ok := strings.CutPrefix(path, "/crl/"); ok {
-		if id, ok := strings.CutSuffix(file, ".crl"); ok {
-			r.serveCRL(w, req, id)
-			return
+		if path, ok := strings.CutSuffix(file, ".crl"); ok {
+			if id, name, ok := parseList(path); ok {
+				r.serveCRL(w, req, id, name)
+				return
+			}
 		}
 	}
 	if file, ok := strings.CutPrefix(path, "/issuer/"); ok {

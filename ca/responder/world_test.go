@@ -184,9 +184,15 @@ func (w *world) set(c *store.Certificate, state store.State, reason int) {
 // publish signs a CRL of the services CA and puts it into the book.
 func (w *world) publish(number uint64, entries int) []byte {
 	w.t.Helper()
+	return w.publishList(store.CRL{CA: "services", Number: number}, entries)
+}
+
+// publishList signs and records the list that c describes.
+func (w *world) publishList(c store.CRL, entries int) []byte {
+	w.t.Helper()
 	var der bytes.Buffer
 	at := time.Now().UTC().Truncate(time.Second)
-	template := crl.Template{Number: number, ThisUpdate: at, NextUpdate: at.Add(24 * time.Hour)}
+	template := crl.Template{Number: c.Number, ThisUpdate: at, NextUpdate: at.Add(24 * time.Hour), Delta: c.Delta, Base: c.Base}
 	list := func(yield func(crl.Entry, error) bool) {
 		for i := range entries {
 			if !yield(crl.Entry{Serial: []byte{1, byte(i >> 16), byte(i >> 8), byte(i)}, RevokedAt: at, Reason: 1}, nil) {
@@ -198,9 +204,10 @@ func (w *world) publish(number uint64, entries int) []byte {
 		w.t.Fatal(err)
 	}
 	w.update(func(tx *store.Tx) error {
-		c := &store.CRL{CA: "services", Number: number, ThisUpdate: at, NextUpdate: template.NextUpdate, Entries: entries}
+		c := c
+		c.ThisUpdate, c.NextUpdate, c.Entries = at, template.NextUpdate, entries
 		c.Seq = tx.Append(store.Event{Kind: store.KindCRL, CA: c.CA})
-		return store.PutCRL(tx, c, bytes.NewReader(der.Bytes()))
+		return store.PutCRL(tx, &c, bytes.NewReader(der.Bytes()))
 	})
 	return der.Bytes()
 }

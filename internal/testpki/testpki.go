@@ -38,6 +38,8 @@ type Config struct {
 	BaseURL string                        // "" = http://pki.card.example
 	Key     func() (crypto.Signer, error) // makes the CAs' keys; nil = Key
 	Cities  []string                      // nil = 330100 and 330200
+	Shards  uint16                        // of the working CAs' CRLs
+	Deltas  bool                          // the working CAs publish delta CRLs
 }
 
 // A World is the hierarchy.
@@ -138,7 +140,11 @@ func (w *World) add(record store.CA, signer *Signer) (*CA, error) {
 	if n := len(record.ID); n > 2 && record.ID[n-2] == '.' {
 		record.Line, record.Generation = record.ID[:n-2], int(record.ID[n-1]-'0')
 	}
-	issuer, err := issuance.NewIssuer(issuance.Config{CA: record, Key: signer, Domain: Domain, BaseURL: w.cfg.BaseURL, Now: w.cfg.Now})
+	cfg := issuance.Config{CA: record, Key: signer, Domain: Domain, BaseURL: w.cfg.BaseURL, Now: w.cfg.Now}
+	if record.Kind != policy.KindRoot {
+		cfg.Shards, cfg.Deltas = w.cfg.Shards, w.cfg.Deltas
+	}
+	issuer, err := issuance.NewIssuer(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,252 @@
+package ca_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hufu/ca"
+	"hufu/internal/crl"
+	"hufu/internal/testpki"
+	"hufu/store"
+)
+
+// octets returns a list that was published.
+func (w *world) octets(c *store.CRL) (der []byte) {
+	w.t.Helper()
+	w.view(func(tx *store.Tx) (err error) {
+		der, err = io.ReadAll(store.OpenCRL(tx, c))
+		return err
+	})
+	return der
+}
+
+// reasons reads a list that its CA must have signed: reasons by serial number.
+func (w *world) reasons(c *store.CRL) (*crl.List, map[store.Serial]int) {
+	w.t.Helper()
+	all := map[store.Serial]int{}
+	l, err := crl.Parse(bytes.NewReader(w.octets(c)), func(e crl.Entry) error {
+		if _, twice := all[store.Serial(e.Serial)]; twice {
+			return fmt.Errorf("%x stands there twice", e.Serial)
+		}
+		all[store.Serial(e.Serial)] = e.Reason
+		return nil
+	})
+	if err == nil {
+		err = l.CheckSignature(w.pki.CA(c.CA).Record.Certificate)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l, all
+}
+
+// TestDeltas changes statuses at random: every full list with any later delta to
+// it is the full list that is made at the same moment.
+func TestDeltas(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Shards: 2, Deltas: true})
+	if _, err := w.PublishDelta(t.Context(), "330100", 0); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a delta to nothing: %v", err)
+	}
+	var refs []ca.Ref
+	for n := range 12 {
+		o := pair(fmt.Sprint(n))
+		o.Hold = n%3 == 0
+		for _, c := range w.issue(o) {
+			refs = append(refs, ref(c))
+		}
+	}
+	type full struct {
+		*store.CRL
+		reasons map[store.Serial]int
+	}
+	fulls := map[uint16][]full{}
+	for range 40 * soak() {
+		for range rand.IntN(4) {
+			r := refs[rand.IntN(len(refs))]
+			_ = w.book.Update(t.Context(), func(tx *store.Tx) error { // what may not be is refused
+				switch rand.IntN(5) {
+				case 0:
+					return w.Revoke(tx, r, 4, time.Time{}, "tester")
+				case 1, 2:
+					return w.Suspend(tx, r, "tester")
+				}
+				return w.Resume(tx, r, "tester")
+			})
+		}
+		shard := uint16(rand.IntN(3))
+		now := testpki.Must(w.PublishShard(t.Context(), "330100", shard))
+		_, want := w.reasons(now)
+		fulls[shard] = append(fulls[shard], full{now, want})
+		delta := testpki.Must(w.PublishDelta(t.Context(), "330100", shard))
+		list, changes := w.reasons(delta)
+		if list.Base == nil || list.Base.Uint64() != delta.Base || delta.Number <= now.Number {
+			t.Fatalf("delta %+v after full list %d", delta, now.Number)
+		}
+		for _, f := range fulls[shard] {
+			if f.Number < delta.Base {
+				continue
+			}
+			got := map[store.Serial]int{}
+			for serial, reason := range f.reasons {
+				got[serial] = reason
+			}
+			for serial, reason := range changes {
+				if got[serial] = reason; reason == 8 {
+					delete(got, serial)
+				}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Fatalf("full list %d and delta %d give %v, want %v", f.Number, delta.Number, got, want)
+			}
+		}
+	}
+	for shard, list := range fulls {
+		for serial := range list[len(list)-1].reasons {
+			if s := w.status(ca.Ref{CA: "330100", Serial: serial}); shard > 0 && s.Shard != shard {
+				t.Errorf("%s of shard %d is on the list of shard %d", serial, s.Shard, shard)
+			}
+		}
+	}
+}
+
+// TestStrangersFollowDeltas: openssl finds a certificate's status by the list of
+// its shard and the delta to it, and by no other; GnuTLS reads them.
+func TestStrangersFollowDeltas(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Shards: 2, Deltas: true})
+	of := map[uint16][]*store.Certificate{}
+	for n := 0; len(of[1]) < 2 || len(of[2]) < 1; n++ {
+		c := w.issue(order(server(fmt.Sprintf("s%d.example", n))))[0]
+		of[c.Shard] = append(of[c.Shard], c)
+	}
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	authority := w.pki.CA("services").Record
+	roots := write("root.pem", testpki.PEM("CERTIFICATE", authority.Chain[0]))
+	issuer := write("ca.pem", testpki.PEM("CERTIFICATE", authority.Certificate))
+	verify := func(c *store.Certificate, lists ...*store.CRL) string {
+		t.Helper()
+		args := []string{"verify", "-CAfile", roots, "-untrusted", issuer, "-crl_check", "-extended_crl", "-use_deltas"}
+		for i, l := range lists {
+			args = append(args, "-CRLfile", write(fmt.Sprintf("%d.pem", i), testpki.PEM("X509 CRL", w.octets(l))))
+		}
+		out, _ := exec.Command("openssl", append(args, write("leaf.pem", testpki.PEM("CERTIFICATE", c.DER)))...).CombinedOutput()
+		return string(out)
+	}
+	if _, err := w.PublishLists(t.Context(), "services"); err != nil {
+		t.Fatal(err)
+	}
+	revoked, good, other := of[1][0], of[1][1], of[2][0]
+	full := map[uint16]*store.CRL{}
+	for shard := range uint16(3) {
+		full[shard] = testpki.Must(w.PublishShard(t.Context(), "services", shard))
+	}
+	w.update(func(tx *store.Tx) error { return w.Revoke(tx, ref(revoked), 1, time.Time{}, "tester") })
+	delta := testpki.Must(w.PublishDelta(t.Context(), "services", 1))
+	for what, c := range map[string]struct{ out, want string }{
+		"good, by the full list":           {verify(revoked, full[1]), "OK"}, // revoked since
+		"revoked, by the delta":            {verify(revoked, full[1], delta), "certificate revoked"},
+		"good, by list and delta":          {verify(good, full[1], delta), "OK"},
+		"another shard's list":             {verify(other, full[1], delta), "different CRL scope"},
+		"its own":                          {verify(other, full[2]), "OK"},
+		"the whole CA's":                   {verify(other, full[0]), "OK"},
+		"the shard's delta with the whole": {verify(revoked, full[0], delta), "OK"}, // a delta of another scope says nothing
+	} {
+		if !strings.Contains(c.out, c.want) {
+			t.Errorf("%s: openssl says %s", what, c.out)
+		}
+	}
+	for what, l := range map[string]*store.CRL{"full": full[1], "delta": delta} {
+		file, authorityFile := write("list.der", w.octets(l)), write("ca.der", authority.Certificate)
+		out, err := exec.Command("openssl", "crl", "-inform", "DER", "-in", file, "-CAfile", issuer, "-noout", "-text").CombinedOutput()
+		text := string(out)
+		if err != nil || !strings.Contains(text, "verify OK") || !strings.Contains(text, "Issuing Distribution Point: critical") || !strings.Contains(text, "/crl/services/1.crl") {
+			t.Errorf("%s: openssl says %v %s", what, err, text)
+		}
+		if strings.Contains(text, "Freshest CRL") == l.Delta || strings.Contains(text, "Delta CRL Indicator: critical") != l.Delta {
+			t.Errorf("%s: openssl says %s", what, text)
+		}
+		out, err = exec.Command("certtool", "--inder", "--crl-info", "--infile", file).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "CRL Number") {
+			t.Errorf("%s: certtool says %v %s", what, err, out)
+		}
+		out, err = exec.Command("certtool", "--inder", "--verify-crl", "--load-ca-certificate", authorityFile, "--infile", file).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "Verified.") {
+			t.Errorf("%s: certtool says %v %s", what, err, out)
+		}
+	}
+	out, err := exec.Command("openssl", "x509", "-in", filepath.Join(dir, "leaf.pem"), "-noout", "-text").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "X509v3 Freshest CRL") {
+		t.Errorf("openssl says of a certificate: %v %s", err, out)
+	}
+}
+
+// TestRunDeltas: a revocation is on its shard's delta and the whole CA's within a
+// second or so, and no full list is made for it.
+func TestRunDeltas(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Shards: 3, Deltas: true})
+	c := w.issue(order(server("a.example")))[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	end := make(chan error)
+	go func() { end <- w.Run(ctx) }()
+	after := uint64(0)
+	// until follows the journal until these lists of the CA were made.
+	until := func(want ...string) (made []string) {
+		t.Helper()
+		for {
+			events, err := w.book.Follow(ctx, after, 1)
+			if err != nil {
+				t.Fatalf("waiting for the lists %q: there are %q: %v", want, made, err)
+			}
+			after = events[0].Seq
+			if e := events[0]; e.Kind == store.KindCRL && e.CA == "services" {
+				kind := "full"
+				if strings.Contains(e.Detail, `"base"`) {
+					kind = "delta"
+				}
+				scope, _, _ := strings.Cut(strings.TrimPrefix(e.Detail, `{"shard":`), ",")
+				if len(scope) > 1 {
+					scope = "0"
+				}
+				made = append(made, kind+" "+scope)
+			}
+			if !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(made, w) }) {
+				return made
+			}
+		}
+	}
+	until("full 0", "full 1", "full 2", "full 3", "delta 0", "delta 1", "delta 2", "delta 3")
+	began := time.Now()
+	w.update(func(tx *store.Tx) error { return w.Revoke(tx, ref(c), 0, time.Time{}, "tester") })
+	made := until("delta 0", fmt.Sprintf("delta %d", c.Shard))
+	t.Logf("revocation to the deltas: %v", time.Since(began).Round(time.Millisecond))
+	if slices.ContainsFunc(made, func(l string) bool { return strings.HasPrefix(l, "full") }) {
+		t.Errorf("a revocation made the lists %q", made)
+	}
+	var last *store.CRL
+	w.view(func(tx *store.Tx) (err error) { last, err = store.LastCRL(tx, "services", c.Shard, true); return err })
+	if _, changes := w.reasons(last); len(changes) != 1 {
+		t.Errorf("the delta has %v", changes)
+	}
+	cancel()
+	if err := <-end; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run ended with %v", err)
+	}
+}
