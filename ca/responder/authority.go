@@ -82,20 +82,34 @@ func (r *Responder) forget(id string) {
 	delete(r.authorities, id)
 }
 
-// signer returns a responder whose certificate outlasts what a cache may keep.
-func (r *Responder) signer(ctx context.Context, a *authority) (*signer, error) {
+// signer returns a responder whose certificate outlasts what a cache may keep. It
+// waits for one until patience ends.
+func (r *Responder) signer(ctx context.Context, a *authority, patience <-chan time.Time) (*signer, error) {
 	if s := a.current.Load(); s != nil && r.lasts(s) {
 		return s, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if s := a.current.Load(); s != nil && r.lasts(s) {
-		return s, nil
+	flight := r.flights.DoChan("signer "+a.id, func() (any, error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if s := a.current.Load(); s != nil && r.lasts(s) {
+			return s, nil
+		}
+		if r.cfg.Now().Before(a.pause) {
+			return nil, a.err
+		}
+		return r.fetch(ctx, a)
+	})
+	select {
+	case res := <-flight:
+		if res.Err != nil {
+			return nil, res.Err
+		}
+		return res.Val.(*signer), nil
+	case <-patience:
+		return nil, errAway
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	if r.cfg.Now().Before(a.pause) {
-		return nil, a.err
-	}
-	return r.fetch(ctx, a)
 }
 
 func (r *Responder) lasts(s *signer) bool {

@@ -78,7 +78,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 	var k key
 	if alone {
 		k = key{ca: a.id, serial: store.Serial(q.IDs[0].Serial), form: formOf(&q.IDs[0])}
-		if v := r.answers.get(&k); v != nil && v.seen.Load() == seen && asOf.Before(v.end) {
+		if v := r.answers.get(&k); v != nil && v.seen.Load() == seen && v.fresh(asOf) {
 			v.touch(asOf)
 			r.write(w, req, v)
 			return
@@ -101,7 +101,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 	}
 	v := r.answers.get(&k)
 	if v == nil || !v.holds(statuses[0].Seq, asOf) {
-		if v, err = r.fresh(req.Context(), a, &q.IDs[0], &k, statuses[0], asOf); err != nil {
+		if v, err = r.keep(req.Context(), a, &q.IDs[0], &k, statuses[0], asOf); err != nil {
 			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
 			return
 		}
@@ -160,21 +160,23 @@ func (r *Responder) statuses(ctx context.Context, a *authority, ids []ocsp.CertI
 	return statuses, nil
 }
 
-// fresh signs an answer and keeps it. Those who ask for the same at the same time
+// keep signs an answer and keeps it. Those who ask for the same at the same time
 // wait for one signature. The status is part of what is the same: whoever has read a
 // later one must not be given the answer to an earlier.
-func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status, asOf time.Time) (*answer, error) {
+func (r *Responder) keep(ctx context.Context, a *authority, id *ocsp.CertID, k *key, status *store.Status, asOf time.Time) (*answer, error) {
 	name := fmt.Sprintf("%s %x %d %d", k.ca, k.serial, k.form, status.Seq)
 	v, err, _ := r.flights.Do(name, func() (any, error) {
-		if v := r.answers.get(k); v != nil && v.holds(status.Seq, asOf) && asOf.Before(v.renewAt) {
+		if v := r.answers.get(k); v != nil && v.holds(status.Seq, asOf) && !v.due(asOf) {
 			return v, nil // signed since the caller looked
 		}
-		signed, err := r.sign(ctx, a, []ocsp.CertID{*id}, []*store.Status{status}, asOf, nil)
+		// Others wait for the same, so it does not end with the client that came first.
+		s, err := r.sign(context.WithoutCancel(ctx), a, []ocsp.CertID{*id}, []*store.Status{status}, asOf, nil)
 		if err != nil {
 			return nil, err
 		}
-		r.answers.put(k, signed)
-		return signed, nil
+		v := newAnswer(s, status.Seq, r.cfg.MaxAge)
+		r.answers.put(k, v)
+		return v, nil
 	})
 	if err != nil {
 		return nil, err
@@ -182,51 +184,59 @@ func (r *Responder) fresh(ctx context.Context, a *authority, id *ocsp.CertID, k 
 	return v.(*answer), nil
 }
 
+// signed is a response as it comes from the token.
+type signed struct {
+	der                    []byte
+	signer                 *signer
+	thisUpdate, nextUpdate time.Time
+}
+
+var errAway = errors.New("the token has not signed in the time that a client waits")
+
 // sign makes a response to the questions ids with the statuses as they were at asOf.
-func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, asOf time.Time, nonce []byte) (*answer, error) {
-	s, err := r.signer(ctx, a)
+// It comes back when the patience of clients ends, though the token may not.
+func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, asOf time.Time, nonce []byte) (*signed, error) {
+	patience := time.NewTimer(r.cfg.Patience)
+	defer patience.Stop()
+	s, err := r.signer(ctx, a, patience.C)
 	if err != nil {
 		return nil, err
 	}
-	thisUpdate := asOf.UTC().Truncate(time.Second)
-	nextUpdate := thisUpdate.Add(r.cfg.Validity)
-	if end := s.NotAfter(); nextUpdate.After(end) {
-		nextUpdate = end // no client believes the answer longer than its signer's certificate
+	v := &signed{signer: s, thisUpdate: asOf.UTC().Truncate(time.Second)}
+	v.nextUpdate = v.thisUpdate.Add(r.cfg.Validity)
+	if end := s.NotAfter(); v.nextUpdate.After(end) {
+		v.nextUpdate = end // no client believes the answer longer than its signer's certificate
 	}
-	data := ocsp.ResponseData{ProducedAt: r.cfg.Now(), Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
-	var seq uint64
+	data := ocsp.ResponseData{ProducedAt: asOf, Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
 	for i := range ids {
-		data.Responses[i] = single(ids[i], statuses[i], thisUpdate, nextUpdate)
-		if statuses[i] != nil {
-			seq = statuses[i].Seq
-		}
+		data.Responses[i] = single(ids[i], statuses[i], v.thisUpdate, v.nextUpdate)
 	}
 	select {
 	case r.turns <- struct{}{}:
+	case <-patience.C:
+		return nil, errAway
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	// A client that hangs up must not look like a token that fails.
-	der, err := s.SignOCSP(context.WithoutCancel(ctx), data)
-	<-r.turns
-	if err != nil {
-		r.failed(a, s, err)
-		return nil, err
+	done := make(chan error, 1)
+	go func() {
+		// A client that hangs up must not look like a token that fails.
+		der, err := s.SignOCSP(context.WithoutCancel(ctx), data)
+		<-r.turns
+		if err != nil {
+			r.failed(a, s, err)
+		}
+		v.der = der
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return v, err
+	case <-patience.C:
+		return nil, errAway
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	sum := store.Sum(der)
-	life := nextUpdate.Sub(thisUpdate)
-	v := &answer{
-		der:        der,
-		seq:        seq,
-		thisUpdate: thisUpdate,
-		renewAt:    thisUpdate.Add(life / 2),
-		end:        nextUpdate.Add(-max(life/4, r.cfg.MaxAge)),
-		length:     []string{strconv.Itoa(len(der))},
-		etag:       []string{`"` + sum.String()[:32] + `"`},
-		modified:   []string{thisUpdate.Format(http.TimeFormat)},
-	}
-	v.asked.Store(thisUpdate.Unix())
-	return v, nil
 }
 
 // single is what is said of one certificate.
@@ -254,17 +264,28 @@ func (r *Responder) write(w http.ResponseWriter, req *http.Request, a *answer) {
 	// No cache on the way keeps the answer to a POST (RFC 9110, Section 9.3.3),
 	// so only one to a GET is told how long.
 	if req.Method != http.MethodPost {
+		at := time.Unix(a.thisUpdate, 0).UTC()
 		h["Cache-Control"] = r.control
 		h["Expires"] = r.expiresAt(r.cfg.Now())
-		h["Etag"] = a.etag
-		h["Last-Modified"] = a.modified
+		h["Etag"] = []string{a.etag()}
+		h["Last-Modified"] = []string{at.Format(http.TimeFormat)}
 		if req.Header["If-None-Match"] != nil || req.Header["If-Modified-Since"] != nil {
-			http.ServeContent(w, req, "", a.thisUpdate, bytes.NewReader(a.der))
+			http.ServeContent(w, req, "", at, bytes.NewReader(a.der()))
 			return
 		}
 	}
-	h["Content-Length"] = a.length
-	_, _ = w.Write(a.der) // an error means that the client is gone
+	send(w, a.head, a.signer.Certificate())
+}
+
+// send writes the parts of a response. How long a short one is net/http tells by
+// itself, once it has the whole.
+func send(w http.ResponseWriter, head, tail []byte) {
+	const short = 2000
+	if n := len(head) + len(tail); n > short {
+		w.Header()["Content-Length"] = []string{strconv.Itoa(n)}
+	}
+	_, _ = w.Write(head) // an error means that the client is gone
+	_, _ = w.Write(tail)
 }
 
 // broken answers where the book cannot be read.
@@ -280,7 +301,7 @@ func writeOnce(w http.ResponseWriter, der []byte) {
 	h := w.Header()
 	h["Content-Type"] = responseType
 	h["Cache-Control"] = noStore
-	_, _ = w.Write(der)
+	send(w, der, nil)
 }
 
 var errTooLarge = errors.New("the request is too large")

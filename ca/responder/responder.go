@@ -6,7 +6,11 @@
 // holds is found out for every request, from the book or from nothing having been
 // committed since it was: from the moment that a change of status was committed, no
 // answer of before it is given out. Following the journal only throws away early
-// what would not be used any more.
+// what would not be used any more, and signs anew what takes its place.
+//
+// A kept answer takes about 0.6 KB of memory (TestMemory prints it); a certificate
+// whose status nobody asks for takes none. Nothing is read at the start, so the first
+// question is answered as soon as the book is open, however large it is.
 //
 // The package refuses to say good of a serial number that the book does not know
 // (it says unknown), to answer for a CA whose key the book does not hold
@@ -52,7 +56,8 @@ type Config struct {
 	BasePath string        // path in the BaseURL of the certificates, such as "/pki"; mostly ""
 	MaxAge   time.Duration // how long a cache on the way may keep anything whose truth may change; 0 = 5 s
 	Validity time.Duration // from thisUpdate to nextUpdate of an OCSP answer; 0 = 1 h
-	Answers  int           // OCSP answers kept in memory, about 1.5 KiB each; 0 = 65,536
+	Answers  int           // OCSP answers kept in memory, about 0.6 KB each; 0 = 65,536
+	Patience time.Duration // how long a question waits for the token before it is told to try later; 0 = 3 s
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -61,6 +66,7 @@ const (
 	defaultMaxAge   = 5 * time.Second
 	defaultValidity = time.Hour
 	defaultAnswers  = 1 << 16
+	defaultPatience = 3 * time.Second
 
 	// signingAtOnce bounds what answers that cannot be kept (with a nonce, or of
 	// unknown serials) take of the token's sessions: issuing goes on beside them.
@@ -73,6 +79,8 @@ type Responder struct {
 	answers *answers
 	flights singleflight.Group // one signature where many ask for the same
 	turns   chan struct{}      // held while the token signs an answer
+
+	replaced chan key // answers that were dropped and are to be signed anew
 
 	mu          sync.RWMutex
 	authorities map[string]*authority // by CA.ID; those asked for so far. Guarded by mu
@@ -94,6 +102,9 @@ func New(cfg Config) *Responder {
 	if cfg.Answers == 0 {
 		cfg.Answers = defaultAnswers
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = defaultPatience
+	}
 	if cfg.Changed == nil {
 		always := make(chan struct{})
 		close(always)
@@ -106,8 +117,10 @@ func New(cfg Config) *Responder {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.BasePath = strings.TrimSuffix(cfg.BasePath, "/")
-	return &Responder{turns: make(chan struct{}, signingAtOnce),
+	return &Responder{
 		cfg:         cfg,
+		turns:       make(chan struct{}, signingAtOnce),
+		replaced:    make(chan key, 1024),
 		answers:     newAnswers(cfg.Answers),
 		authorities: make(map[string]*authority),
 		control:     []string{"max-age=" + strconv.Itoa(int(cfg.MaxAge/time.Second)) + ", public, no-transform, must-revalidate"},
@@ -179,7 +192,7 @@ func (r *Responder) follow(ctx context.Context) error {
 			case store.KindCAAdded, store.KindCARetired:
 				r.forget(e.CA)
 			case store.KindHeld, store.KindResumed, store.KindRevoked:
-				r.answers.drop(e.CA, e.Serial)
+				r.replace(r.answers.drop(e.CA, e.Serial))
 			}
 			after = e.Seq
 		}
