@@ -7,7 +7,7 @@
 // without its intent; Recover closes what a dead node left open, through the
 // code that closes a failed signature every day. Suspend, Resume and Revoke run
 // in the caller's transaction. PublishLists and Run keep the
-// lists.
+// lists; ImportCRL takes up what was signed elsewhere.
 //
 // The package refuses: a request without proof of possession; a request that
 // asks to be a CA; a key that another certificate line holds, or that was

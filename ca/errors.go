@@ -9,7 +9,7 @@ import (
 // RequestError tells what is wrong with a request that no rule of policy is
 // about. What a rule is about is a *policy.Violation.
 type RequestError struct {
-	Problem string // stable: "request-order", "request-profile", "request-key", "request-line", "request-time"
+	Problem string // stable: "request-order", "request-profile", "request-key", "request-line", "request-time", "request-crl"
 	Detail  string
 	Remedy  string
 }

@@ -40,6 +40,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		changed[id] = &news{shards: map[uint16]bool{}, wake: make(chan struct{}, 1)}
 	}
 	g.Go(func() error { return a.keepLease(ctx) })
+	g.Go(func() error { return a.watchEnds(ctx) })
 	g.Go(func() error { return a.watch(ctx, after, changed) })
 	for id, i := range a.issuers {
 		g.Go(func() error { return a.keepLists(ctx, i, changed[id]) })

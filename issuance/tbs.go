@@ -215,17 +215,21 @@ func (e *encoder) access(method asn1.ObjectIdentifier, address string) {
 
 // CRLAddress is where the CRL of a shard is served. Shard 0 is the list of the
 // whole CA.
-func (i *Issuer) CRLAddress(shard uint16) string { return i.listAddress(shard) + ".crl" }
+func (i *Issuer) CRLAddress(shard uint16) string { return i.ListAddress(i.ca.ID, shard, false) }
 
 // DeltaAddress is where the delta CRL to that list is served.
-func (i *Issuer) DeltaAddress(shard uint16) string { return i.listAddress(shard) + ".delta.crl" }
+func (i *Issuer) DeltaAddress(shard uint16) string { return i.ListAddress(i.ca.ID, shard, true) }
 
-func (i *Issuer) listAddress(shard uint16) string {
-	address := i.baseURL + "/crl/" + i.ca.ID
+// ListAddress is where a list of any CA of the same book is served.
+func (i *Issuer) ListAddress(caID string, shard uint16, delta bool) string {
+	address := i.baseURL + "/crl/" + caID
 	if shard > 0 {
 		address += "/" + strconv.Itoa(int(shard))
 	}
-	return address
+	if delta {
+		address += ".delta"
+	}
+	return address + ".crl"
 }
 
 // OCSPAddress is where OCSP answers for this CA.

@@ -56,6 +56,9 @@ type CAConfig struct {
 	Kind string `yaml:"kind"`
 	City string `yaml:"city"`
 	Key  string `yaml:"key"`
+
+	CRLShards uint16 `yaml:"crl_shards"`
+	CRLDeltas bool   `yaml:"crl_deltas"`
 }
 
 type APIConfig struct {
@@ -92,6 +95,7 @@ type DirectoryConfig struct {
 type CRLConfig struct {
 	Every time.Duration `yaml:"every"`
 	Valid time.Duration `yaml:"valid"`
+	Full  time.Duration `yaml:"full"`
 }
 
 var (
@@ -139,6 +143,9 @@ func (c *Config) defaults() {
 	}
 	if c.CRL.Valid == 0 {
 		c.CRL.Valid = 24 * time.Hour
+	}
+	if c.CRL.Full == 0 {
+		c.CRL.Full = max(c.CRL.Every, min(time.Hour, c.CRL.Valid/2))
 	}
 	if c.Ops.Listen == "" {
 		c.Ops.Listen = "127.0.0.1:8081"
@@ -212,8 +219,8 @@ func (c *Config) validate() error {
 		}
 		names[d.Name] = true
 	}
-	if c.CRL.Every < time.Second || c.CRL.Valid <= c.CRL.Every {
-		return errors.New("crl: valid must be longer than every")
+	if c.CRL.Every < time.Second || c.CRL.Full < c.CRL.Every || c.CRL.Valid <= c.CRL.Full {
+		return errors.New("crl: every must be at least 1s, full no shorter than every, and valid longer than both")
 	}
 	return nil
 }

@@ -126,7 +126,8 @@ func (n *node) openAuthority(ctx context.Context) error {
 	if n.root == nil {
 		return damagedf("restore a backup, or begin anew with hufu init", "the book holds no root certificate")
 	}
-	n.authority, err = ca.New(ca.Config{Book: n.book, Issuers: n.issuers, Node: n.conf.Node, CRLEvery: n.conf.CRL.Every, CRLValidity: n.conf.CRL.Valid, Log: n.log})
+	n.authority, err = ca.New(ca.Config{Book: n.book, Issuers: n.issuers, Node: n.conf.Node, CRLEvery: n.conf.CRL.Every, CRLValidity: n.conf.CRL.Valid,
+		CRLFullEvery: n.conf.CRL.Full, Log: n.log})
 	return err
 }
 
@@ -139,7 +140,13 @@ func (n *node) issuer(ctx context.Context, c *store.CA) (*issuance.Issuer, error
 	if err != nil {
 		return nil, &hinted{err: fmt.Errorf("finding the key of CA %s in the token: %w", c.ID, err), hint: "the token of token.uri must hold the key; `hufu hsm keys` lists what it holds", code: exitUnready}
 	}
-	i, err := issuance.NewIssuer(issuance.Config{CA: *c, Key: key, Domain: n.conf.Domain, BaseURL: n.conf.Publish.URL})
+	cfg := issuance.Config{CA: *c, Key: key, Domain: n.conf.Domain, BaseURL: n.conf.Publish.URL}
+	for _, a := range n.conf.CAs {
+		if a.ID == c.Line {
+			cfg.Shards, cfg.Deltas = a.CRLShards, a.CRLDeltas
+		}
+	}
+	i, err := issuance.NewIssuer(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("taking up CA %s: %w", c.ID, err)
 	}
