@@ -84,7 +84,7 @@ func run(ctx context.Context, hufu string, pace float64, only string) (err error
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) ([]figure, error)
-	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"dir.reach4", b.reaching}} {
+	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}} {
 		if !strings.HasPrefix(m.name, only) {
 			continue
 		}
