@@ -19,6 +19,7 @@ import (
 var floors = map[string][]string{
 	// The cellar: mechanisms that know nothing of the house.
 	"internal/oid":     {},
+	"internal/dn":      {},
 	"internal/cms":     {"internal/oid"},
 	"internal/ocsp":    {"internal/oid"},
 	"internal/crl":     {"internal/oid"},
@@ -34,9 +35,10 @@ var floors = map[string][]string{
 	"store/enginetest": {"store"},
 
 	// Floor 1.
-	"issuance": {"internal/crl", "internal/ocsp", "internal/oid", "policy", "store"},
-	"verify":   {"internal/cms", "internal/crl", "internal/ocsp", "internal/oid", "policy", "store"},
-	"jobs":     {"store"},
+	"verify/path": {"internal/crl", "internal/dn", "internal/ocsp", "internal/oid"},
+	"issuance":    {"internal/crl", "internal/ocsp", "internal/oid", "policy", "store"},
+	"verify":      {"internal/cms", "internal/crl", "internal/ocsp", "internal/oid", "policy", "store", "verify/path"},
+	"jobs":        {"store"},
 
 	// Floor 2.
 	"ldapsync":     {"internal/oid", "store"},
