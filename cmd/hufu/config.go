@@ -220,7 +220,7 @@ func (c *Config) validate() error {
 		names[d.Name] = true
 	}
 	if c.CRL.Every < time.Second || c.CRL.Full < c.CRL.Every || c.CRL.Valid <= c.CRL.Full {
-		return errors.New("crl: every must be at least 1s, full no shorter than every, and valid longer than both")
+		return errors.New("crl: valid must be longer than every and full, full no shorter than every, and every at least 1s")
 	}
 	return nil
 }
