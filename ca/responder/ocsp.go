@@ -184,15 +184,6 @@ func (r *Responder) keep(ctx context.Context, a *authority, id *ocsp.CertID, k *
 	return v.(*answer), nil
 }
 
-// signed is a response as it comes from the token.
-type signed struct {
-	der                    []byte
-	signer                 *signer
-	thisUpdate, nextUpdate time.Time
-}
-
-var errAway = errors.New("the token has not signed in the time that a client waits")
-
 // sign makes a response to the questions ids with the statuses as they were at asOf.
 // It comes back when the patience of clients ends, though the token may not.
 func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, statuses []*store.Status, asOf time.Time, nonce []byte) (*signed, error) {
@@ -202,39 +193,26 @@ func (r *Responder) sign(ctx context.Context, a *authority, ids []ocsp.CertID, s
 	if err != nil {
 		return nil, err
 	}
-	v := &signed{signer: s, thisUpdate: asOf.UTC().Truncate(time.Second)}
+	v := &signed{authority: a, signer: s, thisUpdate: asOf.UTC().Truncate(time.Second), done: make(chan error, 1)}
 	v.nextUpdate = v.thisUpdate.Add(r.cfg.Validity)
 	if end := s.NotAfter(); v.nextUpdate.After(end) {
 		v.nextUpdate = end // no client believes the answer longer than its signer's certificate
 	}
-	data := ocsp.ResponseData{ProducedAt: asOf, Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
+	v.data = ocsp.ResponseData{ProducedAt: asOf, Nonce: nonce, Responses: make([]ocsp.SingleResponse, len(ids))}
 	for i := range ids {
-		data.Responses[i] = single(ids[i], statuses[i], v.thisUpdate, v.nextUpdate)
+		v.data.Responses[i] = single(ids[i], statuses[i], v.thisUpdate, v.nextUpdate)
+	}
+	if err := r.desk.put(v); err != nil {
+		return nil, err
 	}
 	select {
-	case r.turns <- struct{}{}:
-	case <-patience.C:
-		return nil, errAway
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	done := make(chan error, 1)
-	go func() {
-		// A client that hangs up must not look like a token that fails.
-		der, err := s.SignOCSP(context.WithoutCancel(ctx), data)
-		<-r.turns
-		if err != nil {
-			r.failed(a, s, err)
-		}
-		v.der = der
-		done <- err
-	}()
-	select {
-	case err := <-done:
+	case err := <-v.done:
 		return v, err
 	case <-patience.C:
+		v.abandoned.Store(true)
 		return nil, errAway
 	case <-ctx.Done():
+		v.abandoned.Store(true)
 		return nil, ctx.Err()
 	}
 }

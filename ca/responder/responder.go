@@ -67,10 +67,6 @@ const (
 	defaultValidity = time.Hour
 	defaultAnswers  = 1 << 16
 	defaultPatience = 3 * time.Second
-
-	// signingAtOnce bounds what answers that cannot be kept (with a nonce, or of
-	// unknown serials) take of the token's sessions: issuing goes on beside them.
-	signingAtOnce = 4
 )
 
 // Responder answers. It is safe for concurrent use.
@@ -78,7 +74,7 @@ type Responder struct {
 	cfg     Config
 	answers *answers
 	flights singleflight.Group // one signature where many ask for the same
-	turns   chan struct{}      // held while the token signs an answer
+	desk    desk
 
 	replaced chan key // answers that were dropped and are to be signed anew
 
@@ -117,14 +113,15 @@ func New(cfg Config) *Responder {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.BasePath = strings.TrimSuffix(cfg.BasePath, "/")
-	return &Responder{
+	r := &Responder{
 		cfg:         cfg,
-		turns:       make(chan struct{}, signingAtOnce),
 		replaced:    make(chan key, 1024),
 		answers:     newAnswers(cfg.Answers),
 		authorities: make(map[string]*authority),
 		control:     []string{"max-age=" + strconv.Itoa(int(cfg.MaxAge/time.Second)) + ", public, no-transform, must-revalidate"},
 	}
+	r.desk = desk{waiting: make(chan *signed, waitingAtOnce), failed: r.failed}
+	return r
 }
 
 // Handler serves BasePath + "/ocsp/CA", "/crl/CA.crl", "/crl/CA/SHARD.crl", the
