@@ -11,9 +11,8 @@ import (
 // write brings one entry up to date. It runs beside others, each for another entry.
 func (s *session) write(ctx context.Context, j job) outcome {
 	o := outcome{target: j.target}
-	r, err := s.p.read(ctx, j.target)
-	// A record that is older than the event was not changed by it.
-	if err != nil || r == nil || r.at.seq < j.first {
+	records, err := s.p.records(ctx, j.target, j.first)
+	if err != nil || len(records) == 0 {
 		o.err = err
 		return o
 	}
@@ -23,7 +22,17 @@ func (s *session) write(ctx context.Context, j job) outcome {
 			return o
 		}
 	}
-	o.record, o.repaired, o.err = s.publish(ctx, l, j.target, r)
+	for _, r := range records {
+		var written *record
+		var repaired bool
+		if written, repaired, o.err = s.publish(ctx, l, r.target, r); o.err != nil {
+			break
+		}
+		o.written = append(o.written, written)
+		if repaired {
+			o.repaired = append(o.repaired, written.Name)
+		}
+	}
 	if o.err != nil && j.target.isCA() && lostConnection(o.err) {
 		s.bulk.close()
 	}
@@ -106,10 +115,10 @@ func (s *session) makeRoom(ctx context.Context, l *link, t target) error {
 	if err := l.createBase(); err != nil {
 		return fmt.Errorf("adding the base entry: %w", err)
 	}
-	if t.isCA() {
+	above := target{ca: t.ca}
+	if t == above {
 		return nil
 	}
-	above := target{ca: t.ca}
 	ca, err := s.p.read(ctx, above)
 	if err != nil {
 		return err
@@ -120,7 +129,7 @@ func (s *session) makeRoom(ctx context.Context, l *link, t target) error {
 	} else {
 		_, _, err = s.publish(ctx, l, above, ca)
 	}
-	if err == nil {
+	if err == nil && !t.isCA() {
 		err = l.create(certificatesName(t.ca), []string{"top", "organizationalUnit"})
 	}
 	if err != nil {

@@ -2,6 +2,7 @@
 // certificate's status is there milliseconds after its commit. Below a directory's base stand
 //
 //	ou=<CA>                                        the CA, its certificate and newest CRLs
+//	cn=<n>,ou=<CA>                                 the newest CRLs of the CA's shard n
 //	hufuSerial=<hex>,ou=certificates,ou=<CA>       a certificate and its status
 //	cn=watermark,cn=<book>                         up to which event everything is there, in a signed statement
 //
@@ -222,11 +223,11 @@ func (p *Publisher) expected(ctx context.Context) (*Tree, uint64, error) {
 			if !ok {
 				continue
 			}
-			r, err := p.read(ctx, t)
+			records, err := p.records(ctx, t, events[i].Seq)
 			if err != nil {
 				return nil, 0, err
 			}
-			if r != nil {
+			for _, r := range records {
 				p.base.Set(r.Name, r.Digest())
 			}
 		}
@@ -251,11 +252,13 @@ func (p *Publisher) scan(ctx context.Context, tree *Tree) error {
 		return err
 	}
 	for _, ca := range cas {
-		r, err := p.read(ctx, target{ca: ca.ID})
+		records, err := p.records(ctx, target{ca: ca.ID}, 0)
 		if err != nil {
 			return err
 		}
-		tree.Set(r.Name, r.Digest())
+		for _, r := range records {
+			tree.Set(r.Name, r.Digest())
+		}
 	}
 	err = p.pages(ctx, func(tx *store.Tx, after []byte) ([]byte, error) {
 		certs, next, err := store.Certificates.Page(tx, store.Query{After: after, Limit: 500})
@@ -267,7 +270,7 @@ func (p *Publisher) scan(ctx context.Context, tree *Tree) error {
 			if err != nil {
 				return nil, err
 			}
-			r := p.certificate(target{c.CA, c.Serial}, c, status)
+			r := p.certificate(target{ca: c.CA, serial: c.Serial}, c, status)
 			tree.Set(r.Name, r.Digest())
 		}
 		return next, nil
@@ -283,7 +286,7 @@ func (p *Publisher) scan(ctx context.Context, tree *Tree) error {
 		}
 		for _, s := range statuses {
 			if s.Unissued {
-				r := p.certificate(target{s.CA, s.Serial}, nil, s)
+				r := p.certificate(target{ca: s.CA, serial: s.Serial}, nil, s)
 				tree.Set(r.Name, r.Digest())
 			}
 		}

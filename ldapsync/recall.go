@@ -135,9 +135,13 @@ func targetAt(dn, base *ldap.DN) (t target, ok bool) {
 	case 1:
 		t.ca = value(0, "ou")
 		return t, t.ca != ""
+	case 2:
+		n, err := strconv.ParseUint(value(0, "cn"), 10, 16)
+		t = target{ca: value(1, "ou"), shard: uint16(n)}
+		return t, err == nil && n > 0 && t.ca != ""
 	case 3:
 		serial, err := store.ParseSerial(strings.ToLower(value(0, attrSerial)))
-		t = target{value(2, "ou"), serial}
+		t = target{ca: value(2, "ou"), serial: serial}
 		return t, err == nil && t.ca != "" && value(1, "ou") == "certificates"
 	}
 	return t, false
@@ -217,7 +221,7 @@ func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) 
 		r.keep(e.Entry, fmt.Sprintf("its CRL is not one of this CA: %v", err))
 		return nil
 	}
-	last, err := optional(store.LastCRL(tx, e.target.ca, 0, false))
+	last, err := optional(store.LastCRL(tx, e.target.ca, e.target.shard, false))
 	if err != nil {
 		return err
 	}
@@ -226,7 +230,7 @@ func (r *Recalled) takeCRL(tx *store.Tx, e lostEntry, issuer *x509.Certificate) 
 		return nil
 	}
 	r.CRLs = append(r.CRLs, RecalledCRL{&store.CRL{
-		CA: e.target.ca, Number: number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate, Entries: len(list.RevokedCertificateEntries),
+		CA: e.target.ca, Shard: e.target.shard, Number: number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate, Entries: len(list.RevokedCertificateEntries),
 	}, der})
 	return nil
 }
@@ -294,12 +298,12 @@ const KindRecalled = "directory.recalled"
 func (r *Recalled) Commit(ctx context.Context, book *store.Book, actor string, also func(*store.Tx, *store.Certificate) error) error {
 	states := map[target]*store.Status{}
 	for _, s := range r.Statuses {
-		states[target{s.CA, s.Serial}] = s
+		states[target{ca: s.CA, serial: s.Serial}] = s
 	}
 	for batch := range slices.Chunk(r.Certificates, 200) {
 		err := book.Update(ctx, func(tx *store.Tx) error {
 			for _, c := range batch {
-				if err := r.commitCertificate(tx, c, states[target{c.CA, c.Serial}], actor, also); err != nil {
+				if err := r.commitCertificate(tx, c, states[target{ca: c.CA, serial: c.Serial}], actor, also); err != nil {
 					return fmt.Errorf("certificate %s of %s: %w", c.Serial, c.CA, err)
 				}
 			}

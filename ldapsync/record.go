@@ -66,18 +66,23 @@ func positionOf(epochs []store.Epoch, seq uint64) position {
 	return p
 }
 
-// target names an entry: a serial number of a CA or, with the zero Serial, the CA itself.
+// target names an entry: a serial number of a CA or, with the zero Serial, one of its lists; shard 0 is the CA itself with that of the whole.
 type target struct {
 	ca     string
 	serial store.Serial
+	shard  uint16
 }
 
+// isCA: the CA or one of its shards, whose entries hold lists and may be long.
 func (t target) isCA() bool { return t.serial == store.Serial{} }
 
 func (t target) String() string { return t.name() }
 
 // name returns the entry's name below the base.
 func (t target) name() string {
+	if t.shard > 0 {
+		return shardName(t.ca, t.shard)
+	}
 	if t.isCA() {
 		return caName(t.ca)
 	}
@@ -86,16 +91,20 @@ func (t target) name() string {
 
 func caName(ca string) string           { return "ou=" + ldap.EscapeDN(ca) }
 func certificatesName(ca string) string { return "ou=certificates," + caName(ca) }
+func shardName(ca string, shard uint16) string {
+	return fmt.Sprintf("cn=%d,%s", shard, caName(ca))
+}
 
 // targetOf says which entry an event may have changed. What an event says of the change is not looked at: the record in the book is
 // what gets published.
 func targetOf(e *store.Event) (target, bool) {
-	return target{e.CA, e.Serial}, e.CA != "" && e.Kind != store.KindIntent
+	return target{ca: e.CA, serial: e.Serial}, e.CA != "" && e.Kind != store.KindIntent
 }
 
 // record is what the book wants an entry to be.
 type record struct {
 	Entry
+	target  target
 	at      position
 	issued  uint64 // Seq of the event that made the entry; 0 = not known
 	classes []string
@@ -111,6 +120,85 @@ func (p *Publisher) read(ctx context.Context, t target) (r *record, err error) {
 		return nil, fmt.Errorf("reading %s in the book: %w", t, err)
 	}
 	return r, nil
+}
+
+// entriesOf returns the entries that events of a target after one may have changed: of a CA, its own and those of its shards. Which list an
+// event is about does not matter, only which lists are that new.
+func (p *Publisher) entriesOf(ctx context.Context, t target, since uint64) (all []target, err error) {
+	if !t.isCA() {
+		return []target{t}, nil
+	}
+	err = p.book.View(ctx, func(tx *store.Tx) error {
+		all = nil
+		ca, err := optional(store.CAs.Get(tx, store.Key(t.ca)))
+		if err != nil || ca == nil {
+			return err
+		}
+		// The lists of a CA lie side by side, so the last of them has the highest shard.
+		last, err := optional(store.CRLs.Last(tx, "", store.Key(t.ca)))
+		if err != nil {
+			return err
+		}
+		shards := 0
+		if last != nil {
+			shards = int(last.Shard)
+		}
+		for shard := range shards + 1 {
+			full, delta, err := lists(tx, t.ca, uint16(shard))
+			if err != nil {
+				return err
+			}
+			if newest(ca, full, delta) >= since && (shard == 0 || full != nil) {
+				all = append(all, target{ca: t.ca, shard: uint16(shard)})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for the lists of %s: %w", t.ca, err)
+	}
+	return all, nil
+}
+
+// records reads what entriesOf names.
+func (p *Publisher) records(ctx context.Context, t target, since uint64) (all []*record, err error) {
+	entries, err := p.entriesOf(ctx, t, since)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		r, err := p.read(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		// A record that is older than the event was not changed by it.
+		if r != nil && r.at.seq >= since {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+// lists returns the newest full list of a shard, and the newest delta if it is not older than that.
+func lists(tx *store.Tx, ca string, shard uint16) (full, delta *store.CRL, err error) {
+	if full, err = optional(store.LastCRL(tx, ca, shard, false)); err != nil || full == nil {
+		return nil, nil, err
+	}
+	if delta, err = optional(store.LastCRL(tx, ca, shard, true)); err != nil || delta == nil || delta.Number < full.Number {
+		return full, nil, err
+	}
+	return full, delta, nil
+}
+
+// newest returns the last event that the entry of a CA or of its shard shows.
+func newest(ca *store.CA, full, delta *store.CRL) uint64 {
+	seq := ca.Seq
+	for _, l := range []*store.CRL{full, delta} {
+		if l != nil {
+			seq = max(seq, l.Seq)
+		}
+	}
+	return seq
 }
 
 func (p *Publisher) readTx(tx *store.Tx, t target) (*record, error) {
@@ -158,34 +246,25 @@ func (p *Publisher) certificate(t target, cert *store.Certificate, status *store
 	return r
 }
 
-// readCA renders a CA with its newest full CRL, and the newest delta if it is not older than that.
+// readCA renders a CA with its newest full CRL and delta, or a shard with its own.
 func (p *Publisher) readCA(tx *store.Tx, t target) (*record, error) {
 	ca, err := optional(store.CAs.Get(tx, store.Key(t.ca)))
 	if err != nil || ca == nil {
 		return nil, err
 	}
-	full, err := optional(store.LastCRL(tx, t.ca, 0, false))
-	if err != nil {
+	full, delta, err := lists(tx, t.ca, t.shard)
+	if err != nil || t.shard > 0 && full == nil {
 		return nil, err
 	}
-	delta, err := optional(store.LastCRL(tx, t.ca, 0, true))
-	if err != nil {
-		return nil, err
+	var r *record
+	if seq := newest(ca, full, delta); t.shard > 0 {
+		r = p.newRecord(t, seq, "cRLDistributionPoint", "hufuAuthority")
+	} else {
+		r = p.newRecord(t, seq, "organizationalUnit", "hufuAuthority", "pkiCA", "deltaCRL")
+		r.text(attrStatus, ca.State)
+		r.text(attrCity, ca.City)
+		r.add(attrCACert, ca.Certificate)
 	}
-	seq := ca.Seq
-	if full != nil {
-		seq = max(seq, full.Seq)
-	}
-	if delta != nil {
-		seq = max(seq, delta.Seq)
-		if full == nil || delta.Number < full.Number {
-			delta = nil
-		}
-	}
-	r := p.newRecord(t, seq, "organizationalUnit", "hufuAuthority", "pkiCA", "deltaCRL")
-	r.text(attrStatus, ca.State)
-	r.text(attrCity, ca.City)
-	r.add(attrCACert, ca.Certificate)
 	if full != nil {
 		r.text(attrCRLNumber, strconv.FormatUint(full.Number, 10))
 	}
@@ -204,7 +283,7 @@ func (p *Publisher) readCA(tx *store.Tx, t target) (*record, error) {
 
 // newRecord begins an entry. Superclasses are written out, since not every server finds an entry by a class that is only implied.
 func (p *Publisher) newRecord(t target, seq uint64, classes ...string) *record {
-	r := &record{at: positionOf(p.epochs, seq), classes: append([]string{"top", "hufuEntry"}, classes...)}
+	r := &record{target: t, at: positionOf(p.epochs, seq), classes: append([]string{"top", "hufuEntry"}, classes...)}
 	r.Name = t.name()
 	r.text(attrBook, p.book.ID())
 	r.text(attrEpoch, strconv.FormatUint(r.at.epoch, 10))

@@ -146,8 +146,8 @@ type job struct {
 
 type outcome struct {
 	target   target
-	record   *record // what the entry is now; nil = nothing had to be written
-	repaired bool
+	written  []*record // what the entries are now
+	repaired []string  // names of those that were not as this book had left them
 	err      error
 }
 
@@ -332,6 +332,17 @@ func (s *session) wait() time.Duration {
 // finish takes the outcome of one write in.
 func (s *session) finish(o outcome) error {
 	s.active = time.Now()
+	for _, r := range o.written {
+		if digest := r.Digest(); s.tree == nil {
+			s.acked[r.Name] = digest
+		} else {
+			s.tree.Set(r.Name, digest)
+		}
+	}
+	for _, name := range o.repaired {
+		s.note(func(st *DirectoryStatus) { st.Repairs++ })
+		s.p.log.Warn("entry was not as it should have been", slog.String("directory", s.dir.Name), slog.String("entry", name))
+	}
 	if o.err != nil && !o.target.isCA() && lostConnection(o.err) {
 		return fmt.Errorf("publishing %s: %w", o.target, o.err)
 	}
@@ -341,18 +352,6 @@ func (s *session) finish(o outcome) error {
 		return nil
 	}
 	s.sched.done(o.target)
-	if o.repaired {
-		s.note(func(st *DirectoryStatus) { st.Repairs++ })
-		s.p.log.Warn("entry was not as it should have been", slog.String("directory", s.dir.Name), slog.String("entry", o.target.name()))
-	}
-	if o.record == nil {
-		return nil
-	}
-	if digest := o.record.Digest(); s.tree == nil {
-		s.acked[o.record.Name] = digest
-	} else {
-		s.tree.Set(o.record.Name, digest)
-	}
 	return nil
 }
 
