@@ -1,12 +1,17 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"time"
 
 	"hufu/api/client"
+	"hufu/ca"
 	"hufu/store"
 )
 
@@ -42,10 +47,11 @@ func wireCA(r *store.CA) (*client.CA, error) {
 	}, nil
 }
 
-func wireCRL(r *store.CRL) *client.CRL {
+func (s *Server) wireCRL(r *store.CRL) *client.CRL {
 	return &client.CRL{
-		CA: r.CA, Number: r.Number, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate,
-		Entries: r.Entries, Size: r.Size, Sum: r.Sum.String(), Seq: r.Seq,
+		CA: r.CA, Shard: int(r.Shard), Delta: r.Delta, Base: r.Base, Number: r.Number, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate,
+		Entries: r.Entries, Size: r.Size, Sum: r.Sum.String(), Seq: r.Seq, AsOf: r.AsOf,
+		Ending: ca.Ending(r, time.Now()), Address: s.cfg.Authority.CRLAddress(r),
 	}
 }
 
@@ -89,7 +95,7 @@ func (s *Server) ca(c *call) (a *answer, err error) {
 		newest, err := store.LastCRL(tx, r.ID, 0, false)
 		switch {
 		case err == nil:
-			w.CRL = wireCRL(newest)
+			w.CRL = s.wireCRL(newest)
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
@@ -105,8 +111,60 @@ func (s *Server) publishCRL(c *call) (*answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return reply(http.StatusCreated, wireCRL(r))
+		return reply(http.StatusCreated, s.wireCRL(r))
 	})
+}
+
+func (s *Server) importCRL(c *call) (*answer, error) {
+	return s.once(c, func(ctx context.Context) (*answer, error) {
+		r, err := s.cfg.Authority.ImportCRL(ctx, c.PathValue("id"), in[client.CRLImport](c).CRL, c.caller.Name)
+		if err != nil {
+			return nil, err
+		}
+		return reply(http.StatusCreated, s.wireCRL(r))
+	})
+}
+
+func (s *Server) crls(c *call) (*answer, error) {
+	page := client.Page[client.CRL]{Items: []client.CRL{}}
+	err := s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+		all, err := ca.Lists(tx)
+		for _, r := range all {
+			page.Items = append(page.Items, *s.wireCRL(r))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply(http.StatusOK, page)
+}
+
+// standings streams what the lists of a CA have to say. A peer that breaks off, or
+// is too slow, ends it.
+func (s *Server) standings(c *call) (*answer, error) {
+	id := c.PathValue("id")
+	return &answer{status: http.StatusOK, media: client.MediaLines, stream: func(w io.Writer) error {
+		b := bufio.NewWriterSize(&patient{w: w, deadline: http.NewResponseController(c.w)}, 64<<10)
+		lines := json.NewEncoder(b)
+		err := s.cfg.Book.View(c.Context(), func(tx *store.Tx) error {
+			for _, index := range []string{"crl", "lifted"} {
+				for r, err := range store.Statuses.Scan(tx, index, store.Key(id)) {
+					if err != nil {
+						return err
+					}
+					if err := lines.Encode(client.Standing{Serial: r.Serial.String(), State: r.State.String(), Reason: r.Reason, Time: r.Time, NotAfter: r.NotAfter, Shard: int(r.Shard), Seq: r.Seq}); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return b.Flush()
+	}}, nil
 }
 
 func (s *Server) directories(c *call) (*answer, error) {

@@ -12,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"hufu/api/client"
+	"hufu/ca"
 	"hufu/jobs"
+	"hufu/store"
 )
 
 // metrics counts what goes through the door, and looks at the book, the
@@ -72,12 +74,14 @@ var (
 	lagChangesDesc = prometheus.NewDesc("hufu_directory_lag_changes", "Journal events that a directory does not show yet.", []string{"directory"}, nil)
 	lagSecondsDesc = prometheus.NewDesc("hufu_directory_lag_seconds", "Age of the oldest journal event that a directory does not show yet.", []string{"directory"}, nil)
 	repairsDesc    = prometheus.NewDesc("hufu_directory_repairs", "Entries of a directory that were put right.", []string{"directory"}, nil)
+	crlDesc        = prometheus.NewDesc("hufu_crl_next_update_seconds", "Time until the newest CRL of a kind must have a successor; below 0 it is past.", []string{"ca", "shard", "kind"}, nil)
+	endingDesc     = prometheus.NewDesc("hufu_crls_ending", "CRLs that run out soon: less than a quarter of their life is left, or less than 30 days.", nil, nil)
 	jobsDesc       = prometheus.NewDesc("hufu_jobs", "Jobs among the newest thousand, by state.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (w *world) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, jobsDesc} {
+	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, crlDesc, endingDesc, jobsDesc} {
 		ch <- d
 	}
 }
@@ -100,6 +104,7 @@ func (w *world) Collect(ch chan<- prometheus.Metric) {
 			gauge(repairsDesc, float64(d.Repairs), d.Name)
 		}
 	}
+	w.collectCRLs(ctx, gauge)
 	if list, _, err := w.s.cfg.Jobs.List(ctx, "", nil, maxLimit); err == nil {
 		count := map[string]float64{jobs.Queued: 0, jobs.Running: 0, jobs.Done: 0, jobs.Failed: 0, jobs.Cancelled: 0}
 		for _, j := range list {
@@ -109,4 +114,28 @@ func (w *world) Collect(ch chan<- prometheus.Metric) {
 			gauge(jobsDesc, n, state)
 		}
 	}
+}
+
+// collectCRLs tells when each list ends.
+func (w *world) collectCRLs(ctx context.Context, gauge func(*prometheus.Desc, float64, ...string)) {
+	var all []*store.CRL
+	err := w.s.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
+		all, err = ca.Lists(tx)
+		return err
+	})
+	if err != nil {
+		return // what is missing is seen; the log has it from those who need the book
+	}
+	ending := 0.0
+	for _, c := range all {
+		kind := "full"
+		if c.Delta {
+			kind = "delta"
+		}
+		gauge(crlDesc, time.Until(c.NextUpdate).Seconds(), c.CA, strconv.Itoa(int(c.Shard)), kind)
+		if ca.Ending(c, time.Now()) {
+			ending++
+		}
+	}
+	gauge(endingDesc, ending)
 }

@@ -233,7 +233,7 @@ func TestProblemKindsAreStable(t *testing.T) {
 	// Programs tell problems apart by these names: one may be added, none may go.
 	want := []string{
 		"approval", "bad-request", "ca-unavailable", "caller-refused", "certificate-on-hold", "certificate-required", "certificate-revoked", "city-cannot-sign",
-		"exists", "forbidden", "idempotency-key-missing", "idempotency-key-reused", "internal", "key-taken", "load-conflict", "malformed", "media-type",
+		"exists", "forbidden", "idempotency-key-missing", "idempotency-key-reused", "internal", "key-taken", "list-refused", "load-conflict", "malformed", "media-type",
 		"message-expired", "message-malformed", "method-not-allowed", "misfit", "no-route", "not-found", "officer-refused", "reader-pair", "status-stale",
 		"too-large", "too-many-requests", "unavailable", "unknown-profile", "violation", "wrong-state",
 	}

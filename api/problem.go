@@ -42,6 +42,7 @@ var (
 	kindState         = &kind{"wrong-state", 409, "The present state does not allow this", "Look at the present state first."}
 	kindExists        = &kind{"exists", 409, "It exists already", "Use what exists, or choose another name."}
 	kindKeyTaken      = &kind{"key-taken", 409, "The public key belongs to another certificate line", "Make a new key pair, or renew the line that holds the key."}
+	kindList          = &kind{"list-refused", 400, "The CRL is not acceptable", "Have the CA sign a new list."}
 	kindCA            = &kind{"ca-unavailable", 409, "The CA cannot do this here", "Ask the node that holds the CA's key, or another CA."}
 	kindTooLarge      = &kind{"too-large", 413, "The body is too large", "Send less at once."}
 	kindMediaType     = &kind{"media-type", 415, "The content type is not taken here", "Send the body with the content type that the detail names."}
@@ -68,7 +69,7 @@ var (
 var kinds = []*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
 	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPerson,
-	kindLoad, kindSigner, kindCA, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
+	kindLoad, kindSigner, kindCA, kindList, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }
 
 // problemf makes a problem of a kind.
@@ -134,6 +135,7 @@ func caProblem(err error) *client.Problem {
 		state   *ca.StateError
 		reason  *ca.ReasonError
 		absent  *ca.CAError
+		list    *ca.ListError
 	)
 	switch {
 	case errors.As(err, &request):
@@ -146,6 +148,8 @@ func caProblem(err error) *client.Problem {
 		return problemf(kindState, "%s", state)
 	case errors.As(err, &reason):
 		return problemf(kindMalformed, "%s", reason)
+	case errors.As(err, &list):
+		return remedied(kindList, list.Remedy, "%s", list.Detail)
 	case errors.As(err, &absent):
 		return remedied(kindCA, absent.Remedy, "CA %q: %s", absent.CA, absent.Detail)
 	}

@@ -99,8 +99,23 @@ var caRoutes = []route{
 		Operation: policy.OpCARead, City: noCity, Status: 200, Answer: client.CA{}, Handle: (*Server).ca,
 	},
 	{
-		Method: http.MethodPost, Path: "/v1/cas/{id}/crl", ID: "publishCRL", Doc: "Signs and records a new full CRL.",
+		Method: http.MethodPost, Path: "/v1/cas/{id}/crl", ID: "publishCRL", Doc: "Signs and records the CRL of a CA anew, with those of its shards and the deltas to them.",
 		Operation: policy.OpCRLPublish, City: ofCA, Write: true, Status: 201, Answer: client.CRL{}, Handle: (*Server).publishCRL,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/cas/{id}/crl/import", ID: "importCRL",
+		Doc:       "Records the CRL of a CA whose key the node does not hold, such as the root's. The list must be the CA's, hold now, and have a higher number than the one before.",
+		Operation: policy.OpCRLPublish, City: ofCA, Write: true, Body: client.CRLImport{CRL: exampleDER}, MaxBody: 8 << 20,
+		Status: 201, Answer: client.CRL{}, Handle: (*Server).importCRL,
+	},
+	{
+		Method: http.MethodGet, Path: "/v1/crls", ID: "listCRLs", Doc: "Lists the newest CRL of each kind: of every CA, of each of its shards, and the deltas to them.",
+		Operation: policy.OpCARead, City: noCity, Status: 200, Answer: client.Page[client.CRL]{}, Handle: (*Server).crls,
+	},
+	{
+		Method: http.MethodGet, Path: "/v1/cas/{id}/standings", ID: "readStandings",
+		Doc:       "Streams, as one view of the book, one line for every certificate of the CA that is on hold or revoked, or was on hold and is good again: what its CRLs have to say. Each line is a Standing in JSON.",
+		Operation: policy.OpCertificateRead, City: ofCA, Status: 200, Media: client.MediaLines, Handle: (*Server).standings,
 	},
 	{
 		Method: http.MethodGet, Path: "/v1/directories", ID: "listDirectories", Doc: "Tells how far each directory has followed the journal.",

@@ -172,6 +172,7 @@ var questions = map[string]any{
 	"suspendCertificate": client.Note{}, "resumeCertificate": client.Note{}, "revokeCertificate": client.Revocation{},
 	"suspendReader": client.Note{}, "resumeReader": client.Note{}, "revokeReader": client.Revocation{},
 	"addOfficer":         client.OfficerRequest{Name: "x", Roles: []string{"auditor"}, Certificate: []byte("x")},
+	"importCRL":          client.CRLImport{CRL: []byte("x")},
 	"approve":            client.Consent{CMS: []byte("x")},
 	"resolveTransaction": client.Resolution{Note: "x"},
 	"putAgreement":       client.AgreementRequest{City: "330100", Other: "330200"},

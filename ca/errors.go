@@ -9,7 +9,7 @@ import (
 // RequestError tells what is wrong with a request that no rule of policy is
 // about. What a rule is about is a *policy.Violation.
 type RequestError struct {
-	Problem string // stable: "request-order", "request-profile", "request-key", "request-line", "request-time", "request-crl"
+	Problem string // stable: "request-order", "request-profile", "request-key", "request-line", "request-time"
 	Detail  string
 	Remedy  string
 }
@@ -79,6 +79,16 @@ type CAError struct {
 
 func (e *CAError) Error() string {
 	return fmt.Sprintf("CA %q: %s: %s", e.CA, e.Detail, e.Remedy)
+}
+
+// ListError says why a CRL that was signed elsewhere is not taken up.
+type ListError struct {
+	Detail string
+	Remedy string
+}
+
+func (e *ListError) Error() string {
+	return fmt.Sprintf("the CRL is refused: %s: %s", e.Detail, e.Remedy)
 }
 
 // SigningError says that a key could not sign: the request is good, and may be

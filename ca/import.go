@@ -85,7 +85,7 @@ func (a *Authority) mayImport(list *crl.List, authority *store.CA) error {
 }
 
 func badList(text, remedy string) error {
-	return &RequestError{Problem: "request-crl", Detail: text, Remedy: remedy}
+	return &ListError{Detail: text, Remedy: remedy}
 }
 
 func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }

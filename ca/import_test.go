@@ -67,10 +67,10 @@ func TestImport(t *testing.T) {
 		"a CA of this node":    {"device", "signs its lists itself", w.rootList("device", number(6))},
 		"a CA that is not":     {"moon", "does not hold it", w.rootList("root", number(6))},
 	} {
-		var request *ca.RequestError
+		var refused *ca.ListError
 		var authority *ca.CAError
 		_, err := w.ImportCRL(t.Context(), bad.ca, bad.der, "Zhang San")
-		if !errors.As(err, &request) && !errors.As(err, &authority) || !strings.Contains(err.Error(), bad.want) {
+		if !errors.As(err, &refused) && !errors.As(err, &authority) || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

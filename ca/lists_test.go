@@ -3,9 +3,11 @@ package ca_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -17,6 +19,7 @@ import (
 
 	"hufu/ca"
 	"hufu/internal/crl"
+	"hufu/internal/crlcheck"
 	"hufu/internal/testpki"
 	"hufu/store"
 )
@@ -49,6 +52,42 @@ func (w *world) reasons(c *store.CRL) (*crl.List, map[store.Serial]int) {
 		w.t.Fatal(err)
 	}
 	return l, all
+}
+
+// judge has a list, alone and with its delta, judged by the checker that shares no
+// code with what made it.
+func (w *world) judge(full, delta *store.CRL) {
+	w.t.Helper()
+	var book []crlcheck.Status
+	w.view(func(tx *store.Tx) error {
+		book = nil
+		for s, err := range store.Statuses.Scan(tx, "", nil) {
+			if err != nil {
+				return err
+			}
+			if s.CA == full.CA && (full.Shard == 0 || s.Shard == full.Shard) && (s.State != store.Good || s.Lifted) {
+				book = append(book, crlcheck.Status{Serial: crlcheck.SerialOf(s.Serial[:]), Listed: s.State != store.Good, Reason: s.Reason, Time: s.Time, NotAfter: s.NotAfter, Seq: s.Seq})
+			}
+		}
+		return nil
+	})
+	lists := []*crlcheck.List{testpki.Must(crlcheck.Parse(w.octets(full)))}
+	lists = append(lists, testpki.Must(lists[0].Apply(testpki.Must(crlcheck.Parse(w.octets(delta))))))
+	for i, c := range []*store.CRL{full, delta} {
+		r, err := lists[i].Check(crlcheck.Check{
+			Issuer: testpki.Must(x509.ParseCertificate(w.pki.CA(c.CA).Record.Certificate)), Now: w.clock.now(), Least: new(big.Int).SetUint64(c.Number), AsOf: c.AsOf,
+			Book: func(yield func(crlcheck.Status, error) bool) {
+				for _, s := range book {
+					if !yield(s, nil) {
+						return
+					}
+				}
+			},
+		})
+		if err != nil || !r.OK() || r.Pending > 0 {
+			w.t.Fatalf("list %d of %s: %+v, %v", c.Number, c.CA, r, err)
+		}
+	}
 }
 
 // TestDeltas changes statuses at random: every full list with any later delta to
@@ -90,6 +129,7 @@ func TestDeltas(t *testing.T) {
 		fulls[shard] = append(fulls[shard], full{now, want})
 		delta := testpki.Must(w.PublishDelta(t.Context(), "330100", shard))
 		list, changes := w.reasons(delta)
+		w.judge(now, delta)
 		if list.Base == nil || list.Base.Uint64() != delta.Base || delta.Number <= now.Number {
 			t.Fatalf("delta %+v after full list %d", delta, now.Number)
 		}

@@ -2,6 +2,10 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"time"
 )
@@ -28,12 +32,18 @@ type CA struct {
 // CRL is the record of a CRL; its bytes are for everyone at the responder.
 type CRL struct {
 	CA         string    `json:"ca" doc:"ID of the CA"`
+	Shard      int       `json:"shard,omitempty" doc:"which of the CA's certificates stand on it; absent: all"`
+	Delta      bool      `json:"delta,omitempty" doc:"whether it has only what changed since list base"`
+	Base       uint64    `json:"base,omitempty" doc:"number of the full list that a delta goes out from"`
 	Number     uint64    `json:"number" doc:"CRL number"`
 	ThisUpdate time.Time `json:"thisUpdate" doc:"when it was signed"`
 	NextUpdate time.Time `json:"nextUpdate" doc:"when it ends"`
 	Entries    int       `json:"entries" doc:"certificates on it"`
 	Size       int64     `json:"size" doc:"its length in octets"`
 	Sum        string    `json:"sha256" doc:"SHA-256 of the CRL, hexadecimal"`
+	Ending     bool      `json:"ending,omitempty" doc:"whether it runs out soon, or has: less than a quarter of its life is left, or less than 30 days"`
+	Address    string    `json:"address,omitempty" doc:"where it is served"`
+	AsOf       uint64    `json:"asOf,omitempty" doc:"the last journal event that it takes into account; absent for one that was made elsewhere"`
 	Seq        uint64    `json:"seq" doc:"the journal event that recorded it"`
 }
 
@@ -69,6 +79,56 @@ func (c *Client) CA(ctx context.Context, id string) (*CA, error) {
 // PublishCRL signs and records a new CRL of a CA.
 func (c *Client) PublishCRL(ctx context.Context, id string) (*CRL, error) {
 	return call[CRL](ctx, c, http.MethodPost, "/v1/cas/"+id+"/crl", nil, nil)
+}
+
+// CRLs lists the newest CRL of each kind: of every CA, of each of its shards, and
+// the deltas to them.
+func (c *Client) CRLs(ctx context.Context) ([]CRL, error) {
+	return everything[CRL](ctx, c, "/v1/crls")
+}
+
+// CRLImport is a list that was signed elsewhere.
+type CRLImport struct {
+	CRL []byte `json:"crl" doc:"the CRL in DER"`
+}
+
+// ImportCRL records the CRL of a CA whose key the node does not hold, such as the
+// root's.
+func (c *Client) ImportCRL(ctx context.Context, id string, der []byte) (*CRL, error) {
+	return call[CRL](ctx, c, http.MethodPost, "/v1/cas/"+id+"/crl/import", nil, CRLImport{der})
+}
+
+// Standing is what the book says of a serial number that a CRL has to speak of.
+type Standing struct {
+	Serial   string    `json:"serial" doc:"serial number, hexadecimal"`
+	State    string    `json:"state" doc:"on-hold, revoked, or good: then it was on hold before"`
+	Reason   int       `json:"reason,omitempty" doc:"CRLReason of RFC 5280, Section 5.3.1"`
+	Time     time.Time `json:"time" doc:"since when"`
+	NotAfter time.Time `json:"notAfter" doc:"until when the certificate is valid"`
+	Shard    int       `json:"shard,omitempty" doc:"the shard that the certificate names"`
+	Seq      uint64    `json:"seq" doc:"the journal event that made it so"`
+}
+
+// Standings reads what is held or revoked of one CA, and what was held and is good
+// again, as one view of the book, and calls each for every one.
+func (c *Client) Standings(ctx context.Context, id string, each func(*Standing) error) error {
+	resp, err := c.do(ctx, request{method: http.MethodGet, path: "/v1/cas/" + id + "/standings", accept: MediaLines})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	for d := json.NewDecoder(resp.Body); ; {
+		var s Standing
+		switch err := d.Decode(&s); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading the standings of CA %s: %w", id, err)
+		}
+		if err := each(&s); err != nil {
+			return err
+		}
+	}
 }
 
 // Directories lists how far the directories have followed.

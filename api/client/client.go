@@ -34,6 +34,7 @@ const (
 	MediaProblem = "application/problem+json" // RFC 9457, Section 3
 	MediaCMS     = "application/pkcs7-mime"   // RFC 8551, Section 3.2
 	MediaNote    = "text/plain; charset=utf-8"
+	MediaLines   = "application/jsonl" // one JSON value to a line
 	MediaBackup  = "application/octet-stream"
 	MediaMetrics = "text/plain; version=0.0.4; charset=utf-8"
 )

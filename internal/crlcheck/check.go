@@ -58,11 +58,11 @@ func (r *Report) OK() bool { return len(r.Faults) == 0 }
 // Check holds a full list, or one made by Apply, against c. The error is one of
 // reading the book.
 func (l *List) Check(c Check) (*Report, error) {
-	r := &Report{Number: text(l.Number), Base: text(l.Base), Made: l.ThisUpdate, Next: l.NextUpdate, Entries: len(l.Entries), Book: -1, Faults: slices.Clone(l.faults)}
+	r := &Report{Number: text(l.Number), Base: text(l.Base), Made: l.ThisUpdate, Next: l.NextUpdate, Entries: len(l.Entries), Book: -1, Faults: append([]Fault{}, l.faults...)}
 	add := func(kind Kind, text string) { r.Faults = append(r.Faults, Fault{Kind: kind, Text: text}) }
-	if c.Issuer != nil {
-		switch err := l.CheckSignatureFrom(c.Issuer); {
-		case !bytes.Equal(l.RawIssuer, c.Issuer.RawSubject):
+	for of := l; of != nil && c.Issuer != nil; of = of.full {
+		switch err := of.CheckSignatureFrom(c.Issuer); {
+		case !bytes.Equal(of.RawIssuer, c.Issuer.RawSubject):
 			add(KindSignature, "it is the list of another issuer")
 		case err != nil:
 			add(KindSignature, err.Error())

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type List struct {
 	Scope   []byte   // DER of the issuingDistributionPoint; nil = the whole CA
 	Entries map[Serial]Entry
 
+	full   *List   // below a delta, in what Apply made
 	faults []Fault // found while reading
 }
 
@@ -203,7 +205,7 @@ func (l *List) Apply(delta *List) (*List, error) {
 	case l.Number.Cmp(delta.Number) >= 0:
 		return nil, fmt.Errorf("the delta %d is no newer than the full list %d", delta.Number, l.Number)
 	}
-	sum := &List{RevocationList: delta.RevocationList, Scope: l.Scope, Entries: make(map[Serial]Entry, len(l.Entries)), faults: append(l.faults, delta.faults...)}
+	sum := &List{RevocationList: delta.RevocationList, Scope: l.Scope, Entries: make(map[Serial]Entry, len(l.Entries)), full: l, faults: slices.Concat(l.faults, delta.faults)}
 	for serial, e := range l.Entries {
 		sum.Entries[serial] = e
 	}
