@@ -91,8 +91,13 @@ func (a *answer) etag() string {
 	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
 }
 
-// fresh reports whether the answer may still be given out.
-func (a *answer) fresh(now time.Time) bool { return now.Unix() < a.end }
+// fresh reports whether the answer may still be given out. One from the future was
+// signed before the clock was set back: clients do not believe it.
+func (a *answer) fresh(now time.Time) bool {
+	const skew = 60 // another question may have been begun a little later
+	t := now.Unix()
+	return t < a.end && t >= a.thisUpdate-skew
+}
 
 // holds reports whether the answer tells the status of that sequence and is fresh.
 func (a *answer) holds(seq uint64, now time.Time) bool { return a.seq == seq && a.fresh(now) }

@@ -94,7 +94,7 @@ func (r *Responder) signer(ctx context.Context, a *authority, patience <-chan ti
 		if s := a.current.Load(); s != nil && r.lasts(s) {
 			return s, nil
 		}
-		if r.cfg.Now().Before(a.pause) {
+		if left := a.pause.Sub(r.cfg.Now()); left > 0 && left <= renewPause { // else the clock was set back
 			return nil, a.err
 		}
 		return r.fetch(ctx, a)

@@ -3,6 +3,8 @@ package responder_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -11,9 +13,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -322,18 +323,168 @@ func TestRenewal(t *testing.T) {
 	eventually(t, "what nobody asks for is forgotten", func() bool { w.status(c.Serial); return w.responder.Kept() == 1 })
 }
 
-// TestDroppedAtOnce: the journal's follower forgets an answer when its status changes.
-func TestDroppedAtOnce(t *testing.T) {
+// TestTokenAwayTooLong: what was signed is given out while it is fresh, and from then
+// on there is tryLater, whatever the status.
+func TestTokenAwayTooLong(t *testing.T) {
+	var ahead atomic.Int64 // of the clock
+	w := newWorld(t, func(_ *world, c *responder.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	c := w.issue()
+	first := w.status(c.Serial)
+	w.away.Store(true)
+	for _, at := range []struct {
+		after time.Duration
+		given bool
+	}{{29 * time.Minute, true}, {44 * time.Minute, true}, {46 * time.Minute, false}, {59 * time.Minute, false}, {61 * time.Minute, false}, {6 * time.Hour, false}} {
+		ahead.Store(int64(at.after))
+		for _, nonce := range [][]byte{nil, make([]byte, 32)} {
+			r, err := w.ask(nonce, w.id(c.Serial))
+			e := (*ocsp.ResponseError)(nil)
+			switch {
+			case at.given && nonce == nil:
+				if err != nil || !r.Responses[0].ThisUpdate.Equal(first.ThisUpdate) {
+					t.Errorf("after %v: %+v, %v, want the answer of before", at.after, r, err)
+				}
+			case !errors.As(err, &e) || e.Status != ocsp.TryLater:
+				t.Errorf("after %v, with a nonce of %d: %+v, %v, want tryLater", at.after, len(nonce), r, err)
+			}
+		}
+	}
+	ahead.Store(int64(62 * time.Minute))
+	w.away.Store(false)
+	eventually(t, "the token is back", func() bool { _, err := w.ask(nil, w.id(c.Serial)); return err == nil })
+	if s := w.status(c.Serial); s.Status != ocsp.Good || s.ThisUpdate.Before(first.NextUpdate) {
+		t.Errorf("the token is back: %+v", s)
+	}
+}
+
+// TestTokenStuck: a token that does not come back from a call holds nobody up longer
+// than a client waits.
+func TestTokenStuck(t *testing.T) {
+	const patience = 200 * time.Millisecond
+	w := newWorld(t, func(_ *world, c *responder.Config) { c.Patience = patience })
+	kept, other := w.issue(), w.issue()
+	w.status(kept.Serial)
+	stuck := make(chan struct{})
+	w.signer.Before = func(int64) error { <-stuck; return nil }
+	together(20, func(i int) {
+		began := time.Now()
+		_, err := w.ask(make([]byte, 16+i%2), w.id(other.Serial))
+		if e := (*ocsp.ResponseError)(nil); !errors.As(err, &e) || e.Status != ocsp.TryLater {
+			t.Errorf("stuck: %v, want tryLater", err)
+		}
+		if took := time.Since(began); took < patience/2 || took > 10*time.Second {
+			t.Errorf("the answer came after %v", took)
+		}
+	})
+	if s := w.status(kept.Serial); s.Status != ocsp.Good {
+		t.Errorf("what was signed before: %v", s.Status)
+	}
+	close(stuck)
+	if s := w.status(other.Serial); s.Status != ocsp.Good {
+		t.Errorf("no longer stuck: %v", s.Status)
+	}
+}
+
+// TestNonceLengths: 0 and more than 128 octets are malformed (RFC 9654, Section 2.1);
+// all others come back, also those that a responder may pass over.
+func TestNonceLengths(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.issue()
+	type request struct {
+		TBS struct {
+			List []asn1.RawValue
+			Ext  []pkix.Extension `asn1:"explicit,tag:2"`
+		}
+	}
+	plain := testpki.Must(ocsp.MakeRequest([]byte{1}, w.id(c.Serial)))
+	for _, size := range []int{0, 1, 15, 16, 32, 33, 128, 129, 4096} {
+		var r request
+		if _, err := asn1.Unmarshal(plain, &r); err != nil {
+			t.Fatal(err)
+		}
+		nonce := bytes.Repeat([]byte{9}, size)
+		r.TBS.Ext[0].Value = testpki.Must(asn1.Marshal(nonce))
+		_, body := w.send(http.MethodPost, "/ocsp/services", testpki.Must(asn1.Marshal(r)), "Content-Type", "application/ocsp-request")
+		if size < 1 || size > 128 {
+			refused(t, fmt.Sprintf("a nonce of %d", size), body, ocsp.MalformedRequest)
+			continue
+		}
+		if a, err := ocsp.ParseResponse(body, 1<<16); err != nil || !bytes.Equal(a.Nonce, nonce) {
+			t.Errorf("a nonce of %d: %+v, %v", size, a, err)
+		}
+	}
+}
+
+// TestReplacedAtOnce: what was asked for and changes is signed anew before it is asked
+// for again.
+func TestReplacedAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	w.run()
 	c := w.issue()
-	// The follower begins somewhere: a change behind it stays, one before it goes.
-	eventually(t, "nothing is kept", func() bool {
+	var before int64
+	// The follower begins somewhere: a change behind it is followed, one before it is not.
+	eventually(t, "an answer is replaced", func() bool {
 		w.status(c.Serial)
+		before = w.signer.Count()
 		w.set(c, store.Held, 6)
+		for range 50 {
+			if w.signer.Count() > before && w.responder.Kept() == 1 {
+				return true
+			}
+			time.Sleep(10 * time.Millisecond) // between two looks at the condition
+		}
 		w.set(c, store.Good, 0)
-		return w.responder.Kept() == 0
+		return false
 	})
+	if s := w.status(c.Serial); s.Status != ocsp.Revoked || w.signer.Count() != before+1 {
+		t.Errorf("replaced, then asked: %v, %d signatures", s.Status, w.signer.Count()-before)
+	}
+}
+
+// TestBoundedRate: however many answers get old at the same time, the token is asked
+// for one after the other, and no quicker than need be.
+func TestBoundedRate(t *testing.T) {
+	t.Parallel()
+	const certificates, answers, validity = 20, 320, 8 * time.Second
+	const pace = validity / 4 / (2 * answers)
+	w := newWorld(t, func(_ *world, c *responder.Config) { c.Answers, c.Validity, c.MaxAge = answers, validity, time.Second })
+	var mu sync.Mutex
+	var times []time.Time
+	var renewing atomic.Bool
+	w.signer.Before = func(int64) error {
+		if renewing.Load() {
+			mu.Lock()
+			defer mu.Unlock()
+			times = append(times, time.Now())
+		}
+		return nil
+	}
+	var serials []store.Serial
+	for range certificates {
+		serials = append(serials, w.issue().Serial)
+	}
+	askAll := func() (latest time.Time) {
+		for _, serial := range serials {
+			if s := w.status(serial); s.ThisUpdate.After(latest) {
+				latest = s.ThisUpdate
+			}
+		}
+		return latest
+	}
+	signed := askAll()
+	// Asked for again in a later second, all are to be renewed.
+	eventually(t, "the second is over", func() bool { return time.Now().After(signed.Add(time.Second)) })
+	askAll()
+	renewing.Store(true)
+	w.run()
+	eventually(t, "all are renewed", func() bool { mu.Lock(); defer mu.Unlock(); return len(times) >= certificates })
+	mu.Lock()
+	defer mu.Unlock()
+	if took, least := times[certificates-1].Sub(times[0]), (certificates-2)*pace; took < least {
+		t.Errorf("%d answers were renewed within %v; at %v each that takes %v", certificates, took, pace, least)
+	}
 }
 
 // TestBoundedMemory: however many are asked for, no more are kept than allowed.
@@ -463,36 +614,4 @@ func soak(t *testing.T) int {
 		}
 	}
 	return n
-}
-
-// TestOpenSSL has openssl ask, by GET and POST, and judge.
-func TestOpenSSL(t *testing.T) {
-	w := newWorld(t, nil)
-	dir := t.TempDir()
-	file := func(name string, der ...[]byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, testpki.PEM("CERTIFICATE", der...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	good, held, revoked := w.issue(), w.issue(), w.issue()
-	w.set(held, store.Held, 6)
-	w.set(revoked, store.Revoked, 1)
-	issuer, root := file("issuer.pem", w.CA("services").Record.Certificate), file("root.pem", w.Root.Record.Certificate)
-	for _, hash := range []string{"-sha1", "-sha256"} {
-		for _, nonce := range []string{"-nonce", "-no_nonce"} {
-			args := []string{"ocsp", "-url", w.url + "/ocsp/services", "-CAfile", root, "-verify_other", issuer, "-issuer", issuer, hash, nonce,
-				"-cert", file("good.pem", good.DER), "-cert", file("held.pem", held.DER), "-cert", file("revoked.pem", revoked.DER), "-serial", "0x0123"}
-			out, err := exec.Command("openssl", args...).CombinedOutput()
-			if err != nil {
-				t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
-			}
-			for _, want := range []string{"Response verify OK", "good.pem: good", "held.pem: revoked", "Reason: certificateHold", "revoked.pem: revoked", "Reason: keyCompromise", "0x0123: unknown"} {
-				if !strings.Contains(string(out), want) {
-					t.Errorf("%s %s: openssl does not say %q:\n%s", hash, nonce, want, out)
-				}
-			}
-		}
-	}
 }

@@ -65,19 +65,7 @@ func newWorld(t testing.TB, change func(*world, *responder.Config)) *world {
 			t.Error(err)
 		}
 	})
-	w.update(func(tx *store.Tx) error {
-		for _, ca := range pki.CAs() {
-			record := ca.Record
-			if record.ID != "root" {
-				record.KeyURI = "pkcs11:object=" + record.ID
-			}
-			record.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: record.ID})
-			if err := store.CAs.Insert(tx, &record); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	w.update(w.addCAs)
 	cfg := responder.Config{Book: book, Renew: w.renew, Changed: engine.Changed}
 	if change != nil {
 		change(w, &cfg)
@@ -87,6 +75,21 @@ func newWorld(t testing.TB, change func(*world, *responder.Config)) *world {
 	t.Cleanup(server.Close)
 	w.url = server.URL + cfg.BasePath
 	return w
+}
+
+// addCAs brings the hierarchy into a book.
+func (w *world) addCAs(tx *store.Tx) error {
+	for _, ca := range w.CAs() {
+		record := ca.Record
+		if record.ID != "root" {
+			record.KeyURI = "pkcs11:object=" + record.ID
+		}
+		record.Seq = tx.Append(store.Event{Kind: store.KindCAAdded, CA: record.ID})
+		if err := store.CAs.Insert(tx, &record); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run runs the responder's background work until the test ends.
