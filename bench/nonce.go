@@ -20,14 +20,11 @@ const nonces = 8192
 
 // live measures ocsp.nonce: answers that nobody can sign beforehand.
 func (b *bench) live(ctx context.Context) ([]figure, error) {
-	n, err := b.startNode(ctx)
+	n, issuer, err := b.statusNode(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.side().once(ctx, statusSample); err != nil {
-		return nil, err
-	}
-	pairs, err := n.askWithNonces(ctx)
+	pairs, err := n.askWithNonces(ctx, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -61,15 +58,7 @@ func (b *bench) live(ctx context.Context) ([]figure, error) {
 
 // askWithNonces makes requests with a nonce each (RFC 9654) and sees that the
 // node puts it into the answer.
-func (n *node) askWithNonces(ctx context.Context) ([]pair, error) {
-	authority, err := n.Operator.CA(ctx, "services")
-	if err != nil {
-		return nil, err
-	}
-	issuer, err := ocsp.NewIssuer(authority.Certificate)
-	if err != nil {
-		return nil, err
-	}
+func (n *node) askWithNonces(ctx context.Context, issuer *ocsp.Issuer) ([]pair, error) {
 	pairs := make([]pair, nonces)
 	for i := range pairs {
 		serial, err := store.ParseSerial(n.serials[i%len(n.serials)])

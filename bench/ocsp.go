@@ -29,14 +29,11 @@ type pair struct{ Request, Answer []byte }
 
 // presigned measures ocsp.presigned.
 func (b *bench) presigned(ctx context.Context) ([]figure, error) {
-	n, err := b.startNode(ctx)
+	n, issuer, err := b.statusNode(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.side().once(ctx, statusSample); err != nil {
-		return nil, err
-	}
-	pairs, err := n.ask(ctx)
+	pairs, err := n.ask(ctx, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +71,24 @@ func (b *bench) presigned(ctx context.Context) ([]figure, error) {
 	return []figure{newFigure("ocsp.presigned", rates[0], rates[1], "bare net/http handler that returns the same answers", 0.8, "OCSP answers/s")}, nil
 }
 
+// statusNode is the node, with certificates whose status can be asked for, and
+// the CA that issued them.
+func (b *bench) statusNode(ctx context.Context) (*node, *ocsp.Issuer, error) {
+	n, err := b.startNode(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := n.side().once(ctx, statusSample); err != nil {
+		return nil, nil, err
+	}
+	authority, err := n.Operator.CA(ctx, "services")
+	if err != nil {
+		return nil, nil, err
+	}
+	issuer, err := ocsp.NewIssuer(authority.Certificate)
+	return n, issuer, err
+}
+
 // once prepares and does n pieces of work, with no clock.
 func (s side) once(ctx context.Context, n int) error {
 	_, err := s.run(ctx, n)
@@ -81,15 +96,7 @@ func (s side) once(ctx context.Context, n int) error {
 }
 
 // ask has the node sign an answer for each certificate of the sample.
-func (n *node) ask(ctx context.Context) ([]pair, error) {
-	authority, err := n.Operator.CA(ctx, "services")
-	if err != nil {
-		return nil, err
-	}
-	issuer, err := ocsp.NewIssuer(authority.Certificate)
-	if err != nil {
-		return nil, err
-	}
+func (n *node) ask(ctx context.Context, issuer *ocsp.Issuer) ([]pair, error) {
 	var pairs []pair
 	for _, hex := range n.serials {
 		serial, err := store.ParseSerial(hex)
