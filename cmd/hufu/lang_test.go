@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"hufu/verify/path"
 )
 
 // phrases finds every text that the sources show through the dictionary.
@@ -66,6 +68,9 @@ func phrases(t *testing.T) []string {
 			}
 			return true
 		})
+	}
+	for _, r := range path.Reasons { // hufu verify says them
+		found = append(found, r.Words)
 	}
 	slices.Sort(found)
 	return slices.Compact(found)

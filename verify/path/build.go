@@ -18,7 +18,7 @@ type judge struct {
 	target  *cert
 	anchors map[string][]*cert // by subject
 	pool    map[string][]*cert // what may stand between
-	dropped *Fault             // an intermediate that could not be read
+	dropped *Fault             // an anchor or an intermediate that could not be read
 
 	lists    []*list
 	answers  []*answer
@@ -161,12 +161,18 @@ func (j *judge) readPool() *Fault {
 	for i, der := range j.r.Anchors {
 		c, err := parse(der)
 		if err != nil {
-			return fault(Unreadable, nil, "anchor %d: %v", i+1, err)
+			if j.dropped == nil {
+				j.dropped = fault(Unreadable, nil, "anchor %d: %v", i+1, err)
+			}
+			continue
 		}
 		if !seen[c.hash] {
 			seen[c.hash] = true
 			j.anchors[c.subjectKey] = append(j.anchors[c.subjectKey], c)
 		}
+	}
+	if len(j.anchors) == 0 {
+		return fault(BadRequest, nil, "no anchor can be read: %s", j.dropped.Detail)
 	}
 	seen[j.target.hash] = true
 	for i, der := range j.r.Intermediates {
