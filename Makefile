@@ -29,8 +29,8 @@ test: ## install what is missing and run every test with the race detector
 	@$(GO) vet ./...
 	@$(GO) test -race -timeout 20m ./...
 
-fuzz: ## run every fuzz target for FUZZTIME (default 20s) each
-	@scripts/fuzz $(or $(FUZZTIME),20s)
+fuzz: ## run every fuzz target for FUZZTIME (default 60s) each
+	@scripts/fuzz $(or $(FUZZTIME),60s)
 
 soak: ## the counted fault tests: thousands of SIGKILLs, printed as a table
 	@scripts/setup test
