@@ -81,10 +81,21 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 			if err != nil {
 				return nil, false, err
 			}
-			if newer == nil || newer.at.compare(r.at) <= 0 {
+			switch {
+			case newer != nil && newer.at.compare(r.at) > 0:
+				r = newer
+			case newer != nil && s.p.knows(ctx, stands.position()):
+				// The book has that event, and it did not change this entry: somebody else wrote it there.
+				err = l.replace(have, r)
+				if err == nil {
+					return r, true, nil
+				}
+				if !lostRace(err) {
+					return nil, false, err
+				}
+			default:
 				return nil, false, refusal(fmt.Sprintf("the directory has it as of %v, later than the book's %v: it was left alone", stands.position(), r.at))
 			}
-			r = newer
 		case order == 0 && stands.Digest() == r.Digest():
 			return r, false, nil
 		default:
@@ -98,6 +109,22 @@ func (s *session) publish(ctx context.Context, l *link, t target, r *record) (wr
 		}
 	}
 	return nil, false, refusal("somebody else keeps writing it")
+}
+
+// knows says whether the book has the event at a position.
+func (p *Publisher) knows(ctx context.Context, at position) bool {
+	tree, err := p.book.Tree(ctx)
+	if err != nil {
+		return false
+	}
+	end := uint64(tree.Size)
+	for i := len(p.epochs) - 1; i >= 0; i-- {
+		if p.epochs[i].Epoch == at.epoch {
+			return at.seq <= end
+		}
+		end = uint64(p.epochs[i].Size)
+	}
+	return false
 }
 
 // refusal is why an entry is not written although the directory would take it.

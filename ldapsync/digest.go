@@ -203,3 +203,32 @@ func hashesSum(hashes []store.Hash) (sum store.Hash) {
 	h.Sum(sum[:0])
 	return sum
 }
+
+// has says whether the tree has an entry with that digest.
+func (t *Tree) has(name string, digest store.Hash) bool {
+	sum := store.Sum([]byte(strings.ToLower(name)))
+	for _, l := range t.buckets[binary.BigEndian.Uint16(sum[:2])] {
+		if l.name == [16]byte(sum[:16]) {
+			return l.digest == digest
+		}
+	}
+	return false
+}
+
+// unequal returns the buckets in which two trees differ: groups with equal digests are not looked into.
+func (t *Tree) unequal(other *Tree) (buckets []uint16) {
+	if t.Root() == other.Root() {
+		return nil
+	}
+	for g := range t.groups {
+		if t.groups[g] == other.groups[g] {
+			continue
+		}
+		for at := g * 256; at < g*256+256; at++ {
+			if t.sums[at] != other.sums[at] {
+				buckets = append(buckets, uint16(at))
+			}
+		}
+	}
+	return buckets
+}

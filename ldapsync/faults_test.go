@@ -45,7 +45,7 @@ func changeAtRandom(t *testing.T, b *book, certs []*store.Certificate, f func())
 			c := certs[rand.IntN(len(certs))]
 			switch rand.IntN(4) {
 			case 0:
-				b.issue("330200", 1)
+				b.issue(certs[0].CA, 1)
 			case 1:
 				b.set(c, store.Good, 0)
 			default:

@@ -46,6 +46,9 @@ type Directory struct {
 	TLS      *tls.Config   // roots, and the client certificate for SASL EXTERNAL; without one, no bind is made
 	InFlight int           // changes under way at once; 0 = 32
 	Timeout  time.Duration // for each LDAP operation; 0 = 10 s
+	Bound    time.Duration // how far behind it may normally be; 0 = 5 s
+	Alarm    time.Duration // how far behind it may be before somebody has to look after it; 0 = 60 s
+	Compare  time.Duration // how often it is compared with the book and repaired; 0 = only when asked
 }
 
 // Config is what a Publisher needs. Now and Log may be nil.
@@ -69,6 +72,7 @@ type Publisher struct {
 	now     func() time.Time
 	log     *slog.Logger
 	workers []*worker
+	started time.Time // when Run began; belongs to watch
 
 	baseTurn chan struct{} // holds one element; who has taken it owns base and baseAt
 	base     *Tree         // the book's entries as of baseAt or later; nil until a worker asks
@@ -120,6 +124,10 @@ func New(cfg Config) (*Publisher, error) {
 // check completes a directory's configuration.
 func (d *Directory) check() error {
 	d.InFlight, d.Timeout = cmp.Or(d.InFlight, 32), cmp.Or(d.Timeout, 10*time.Second)
+	d.Bound, d.Alarm = cmp.Or(d.Bound, 5*time.Second), cmp.Or(d.Alarm, time.Minute)
+	if d.InFlight < 0 || d.Bound < 0 || d.Alarm < d.Bound || d.Compare < 0 {
+		return fmt.Errorf("it must not have negative numbers, nor an alarm (%v) below its bound (%v)", d.Alarm, d.Bound)
+	}
 	if d.Name == "" {
 		return errors.New("it has no name")
 	}
@@ -145,6 +153,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	for _, w := range p.workers {
 		group.Go(func() { w.run(ctx) })
+		if w.dir.Compare > 0 {
+			group.Go(func() { p.compareOften(ctx, w) })
+		}
+	}
+	if len(p.workers) > 0 {
+		group.Go(func() { p.watch(ctx) })
 	}
 	group.Wait()
 	return nil
@@ -167,6 +181,9 @@ type DirectoryStatus struct {
 	ErrorTime  time.Time
 	Unknown    int64 // entries from before a restore that nobody brought back; they are left alone
 	Repairs    int64 // entries that were not as this book had left them and were put right
+	Level      int   // InTime, Late or Alarming
+	Missed     int64 // times that the bound was missed
+	Alarms     int64 // times that the alarm bound was missed
 }
 
 // Status says how far each directory is. It asks the book, and no directory.

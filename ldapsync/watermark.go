@@ -135,7 +135,9 @@ func (w *worker) takeOver(ctx context.Context, l *link) (*watermark, uint64, err
 		if seen != *m {
 			seen, since = *m, time.Now()
 		}
-		w.note(func(s *DirectoryStatus) { s.State = "standing by: " + m.writer + " publishes here"; s.LastError = "" })
+		w.note(func(s *DirectoryStatus) {
+			s.State, s.LastError, s.Epoch, s.Watermark = "standing by: "+m.writer+" publishes here", "", m.epoch, m.seq
+		})
 		if !pause(ctx, w.p.lease/5) {
 			return nil, 0, ctx.Err()
 		}

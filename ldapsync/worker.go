@@ -157,7 +157,7 @@ type builtTree struct {
 	err  error
 }
 
-// The watermark is written when nothing has happened for quiet, and in any case every third of a lease.
+// The watermark is written when nothing has happened for quiet, and in any case in the session's rhythm.
 const (
 	quiet      = 20 * time.Millisecond
 	maxPending = 100_000 // entries known to be behind; the journal keeps the rest
@@ -303,8 +303,12 @@ func (s *session) lead(ctx, inner context.Context) error {
 // wait while it is waited for.
 func (s *session) overdue() bool {
 	silent := time.Since(s.spoke)
-	return time.Now().After(s.hush) && (silent >= s.p.lease*2/3 || silent >= s.p.lease/3 && s.sched.bulky == 0)
+	rhythm := s.rhythm()
+	return time.Now().After(s.hush) && (silent >= 2*rhythm || silent >= rhythm && s.sched.bulky == 0)
 }
+
+// rhythm is how often the watermark is written while changes never pause: often enough to keep the bound and the lease.
+func (s *session) rhythm() time.Duration { return min(s.p.lease, s.dir.Bound) / 3 }
 
 // due says that the directory has gained something that its watermark does not say yet, and that nothing more seems to come.
 func (s *session) due() bool {
@@ -318,7 +322,7 @@ func (s *session) gainedDigest() bool {
 
 // wait returns how long nothing has to be done if nothing happens.
 func (s *session) wait() time.Duration {
-	d := max(time.Until(s.spoke.Add(s.p.lease/3)), 10*time.Millisecond)
+	d := max(time.Until(s.spoke.Add(s.rhythm())), 10*time.Millisecond)
 	if s.sched.idle() && time.Since(s.active) < quiet {
 		d = min(d, time.Until(s.active.Add(quiet)))
 	}

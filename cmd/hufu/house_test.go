@@ -42,7 +42,7 @@ var floors = map[string][]string{
 	"jobs":        {"store"},
 
 	// Floor 2.
-	"ldapsync":     {"internal/oid", "store"},
+	"ldapsync":     {"internal/crl", "internal/ocsp", "internal/oid", "store"},
 	"ca/responder": {"internal/crl", "internal/ocsp", "internal/oid", "issuance", "store"},
 	"officers":     {"internal/cms", "internal/oid", "policy", "store", "verify"},
 
@@ -56,7 +56,7 @@ var floors = map[string][]string{
 
 	// Floor 5.
 	"api": {"api/client", "ca", "ca/responder", "internal/cms", "internal/oid", "issuance", "jobs", "ldapsync", "officers",
-		"policy", "readers", "store", "topup", "verify"},
+		"policy", "readers", "store", "topup", "verify", "verify/path"},
 	"api/client": {},
 	"ca/stepca":  {"ca", "internal/oid", "issuance", "policy", "store"},
 }
