@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -76,6 +77,7 @@ type Server struct {
 	broken   *limiter           // by address: handshakes that failed
 	strange  *limiter           // by address: requests of strangers
 	writes   singleflight.Group // one run for one idempotency key at a time
+	forget   atomic.Int64       // Unix nanoseconds before which no kept answer is too old
 	anchors  anchorPool
 	note     lastCheckpoint
 	document []byte // OpenAPI

@@ -52,7 +52,7 @@ func (s *Server) change(c *call, f func(tx *store.Tx) (*answer, error)) (*answer
 		if a, err = f(tx); err != nil {
 			return err
 		}
-		return keep(tx, c, a)
+		return s.keep(tx, c, a)
 	})
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (s *Server) once(c *call, f func(ctx context.Context) (*answer, error)) (*a
 			if earlier, err := lookUp(tx, c); earlier != nil || err != nil {
 				return err
 			}
-			return keep(tx, c, a)
+			return s.keep(tx, c, a)
 		})
 	})
 	if err != nil {
@@ -117,13 +117,19 @@ func lookUp(tx *store.Tx, c *call) (*answer, error) {
 
 // keep records an answer and removes two that are too old, so that the table
 // does not grow beyond a day's writes.
-func keep(tx *store.Tx, c *call, a *answer) error {
-	old, _, err := answers.Page(tx, store.Query{Index: "time", Limit: 2})
-	if err != nil {
-		return err
-	}
-	for _, k := range old {
-		if tx.Now().Sub(k.Time) > keepAnswers {
+func (s *Server) keep(tx *store.Tx, c *call, a *answer) error {
+	// Reading the old ones costs more than writing the new one, so it is not done
+	// while they are known to be young.
+	if tx.Now().UnixNano() > s.forget.Load() {
+		old, _, err := answers.Page(tx, store.Query{Index: "time", Limit: 2})
+		if err != nil {
+			return err
+		}
+		for _, k := range old {
+			if tx.Now().Sub(k.Time) <= keepAnswers {
+				s.forget.Store(k.Time.Add(keepAnswers).UnixNano())
+				break
+			}
 			if err := answers.Delete(tx, answers.Key(k)); err != nil {
 				return err
 			}
