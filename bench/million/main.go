@@ -1,7 +1,8 @@
 // Command million makes a CRL of a book with a million revoked certificates and
 // says what it took: seconds, and octets of anonymous memory at the peak.
 //
-//	million make DIR N    a book with N revoked certificates
+//	million make DIR N    a CA and a book with N revoked certificates
+//	million fill FILE N   N revoked certificates of the CA "services" in a node's book
 //	million hufu DIR      its CRL by Hufu: streamed from the book into the book
 //	million x509 DIR      its CRL by x509.CreateRevocationList, fed from the same book
 //
@@ -47,12 +48,26 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return create(ctx, args[1], n)
+	case len(args) == 3 && args[0] == "fill":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		engine, err := bolt.Open(args[1], bolt.Options{MustExist: true})
+		if err != nil {
+			return err
+		}
+		book, err := store.Open(ctx, store.Config{Engine: engine})
+		if err != nil {
+			return err
+		}
+		return errors.Join(fill(ctx, book, n), book.Close())
 	case len(args) == 2 && args[0] == "hufu":
 		return measured(ctx, args[1], byHufu)
 	case len(args) == 2 && args[0] == "x509":
 		return measured(ctx, args[1], byX509)
 	}
-	return errors.New("usage: million make DIR N | hufu DIR | x509 DIR")
+	return errors.New("usage: million make DIR N | fill FILE N | hufu DIR | x509 DIR")
 }
 
 // create makes the CA and its book.
@@ -86,6 +101,11 @@ func create(ctx context.Context, dir string, n int) error {
 	if err := book.Update(ctx, func(tx *store.Tx) error { return store.CAs.Insert(tx, &services.Record) }); err != nil {
 		return err
 	}
+	return fill(ctx, book, n)
+}
+
+// fill records n revoked certificates.
+func fill(ctx context.Context, book *store.Book, n int) error {
 	end := time.Now().Add(365 * 24 * time.Hour).UTC().Truncate(time.Second)
 	for left := n; left > 0; {
 		batch := min(left, 20_000)
