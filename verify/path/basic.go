@@ -29,9 +29,8 @@ func (j *judge) basic(path []*cert, policies []string) ([]string, *Fault) {
 	}
 	s := &state{
 		graph: newPolicyGraph(), explicit: start(j.r.ExplicitPolicy), anyLeft: start(j.r.InhibitAny), mapping: start(j.r.InhibitMapping),
-		maxPath: n, fence: fence{left: &j.compared},
+		maxPath: n, fence: fence{left: &j.comparisons},
 	}
-	j.compared = maxComparisons
 	if f := s.enter(j, path[0]); f != nil {
 		return nil, f
 	}

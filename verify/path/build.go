@@ -28,7 +28,8 @@ type judge struct {
 	steps      int
 	paths      int
 	signatures int
-	compared   int
+
+	comparisons int // of names that are left
 }
 
 // spent reports that the work has reached its bound.

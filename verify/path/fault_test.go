@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"math/big"
 	"net"
 	"net/url"
 	"testing"
@@ -282,6 +283,14 @@ var faults = []struct {
 		c.list[sub].freshest = true
 		c.more = append(c.more, &listForge{ca: sub, number: 21, base: 20, this: c.now, next: c.now.Add(time.Hour), entries: []entryForge{{serial: 1003}}})
 	}},
+	{"a delta by another key of the issuer lifts a hold", path.OnHold, func(c *chain) {
+		key := rollover(c, x509.KeyUsageCRLSign)
+		c.list[sub].entries = []entryForge{{serial: 1003, reason: 6}}
+		c.list[sub].freshest = true
+		c.more = append(c.more, &listForge{ca: sub, signer: key, number: 11, base: 10, this: c.now, next: c.now.Add(time.Hour), entries: []entryForge{{serial: 1003, reason: 8}}})
+	}},
+	{"a full list removes what only a delta can", path.Revoked, func(c *chain) { c.list[sub].entries = []entryForge{{serial: 1003, reason: 8}} }},
+	{"sub's list by another certificate of its name that signs no lists", path.StatusUnknown, func(c *chain) { c.list[sub].signer = rollover(c, 0) }},
 	{"a delta alone", path.StatusUnknown, func(c *chain) { c.list[sub].base = 9 }},
 	{"the newer of two lists revokes", path.Revoked, func(c *chain) {
 		c.more = append(c.more, &listForge{ca: sub, number: 11, this: c.now, next: c.now.Add(time.Hour), entries: []entryForge{{serial: 1003}}})
@@ -289,6 +298,11 @@ var faults = []struct {
 	{"an indirect list revokes", path.Revoked, func(c *chain) {
 		// The second entry has no issuer of its own: that of the first holds.
 		indirect(c, []entryForge{{serial: 1, issuer: subName()}, {serial: 1003}})
+	}},
+	{"an indirect list calls the issuer by its other name", path.Revoked, func(c *chain) {
+		other := nameDER(pkix.Name{CommonName: "Sub by another name"})
+		c.extend(leaf, ext(false, seq(tagged(0xa4, other)), 2, 5, 29, 18))
+		indirect(c, []entryForge{{serial: 1003, issuer: other}})
 	}},
 	{"an indirect list whose issuer is itself revoked", path.StatusUnknown, func(c *chain) {
 		indirect(c, nil)
@@ -314,6 +328,18 @@ var faults = []struct {
 	{"OCSP by a stranger", path.StatusUnknown, func(c *chain) { c.list[sub] = nil; c.answer(sub, 1003, nil, newKey(c.t)) }},
 	{"OCSP about another certificate", path.StatusUnknown, func(c *chain) { c.list[sub] = nil; c.answer(sub, 1004, nil, nil) }},
 	{"OCSP of another CA", path.StatusUnknown, func(c *chain) { c.list[sub] = nil; c.answer(inter, 1003, nil, nil) }},
+}
+
+// rollover gives sub's name another key, certified by inter.
+func rollover(c *chain, usage x509.KeyUsage) crypto.Signer {
+	key := newKey(c.t)
+	c.late = append(c.late, func() {
+		c.also = append(c.also, c.issue(inter, &x509.Certificate{
+			SerialNumber: big.NewInt(600), Subject: c.part[sub].x.Subject, NotBefore: c.now.Add(-time.Hour), NotAfter: c.now.Add(time.Hour),
+			BasicConstraintsValid: true, KeyUsage: usage,
+		}, key))
+	})
+	return key
 }
 
 func (c *chain) spoil(i int) {

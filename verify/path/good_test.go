@@ -80,6 +80,7 @@ var goods = []struct {
 		c.list[sub].scope = seq(tagged(0xa0, tagged(0xa1, shard[2:])))
 	}, true},
 	{"an indirect list by another of the root's", func(c *chain) { indirect(c, nil) }, true},
+	{"a list by another key of the issuer", func(c *chain) { c.list[sub].signer = rollover(c, x509.KeyUsageCRLSign) }, true},
 	{"OCSP instead of a list", func(c *chain) { c.list[sub] = nil; c.answer(sub, 1003, nil, nil) }, true},
 	{"a revoked neighbour", func(c *chain) { c.list[sub].entries = []entryForge{{serial: 1004}, {serial: 5, reason: 1}} }, true},
 }

@@ -116,13 +116,21 @@ func (l *list) find(c *cert) *hit {
 		}
 		mine := l.issuer.Equal(c.issuer)
 		if h.issuers != nil {
-			mine = slices.ContainsFunc(h.issuers, c.issuer.Equal)
+			mine = slices.ContainsFunc(h.issuers, c.issuedBy)
 		}
 		if mine && (found == nil || found.reason == removeFromCRL) {
 			found = h
 		}
 	}
 	return found
+}
+
+// issuedBy reports whether a name is the certificate's issuer, or another name of
+// it, by which an entry may call it (RFC 5280, Section 5.3.3).
+func (c *cert) issuedBy(name dn.Name) bool {
+	return name.Equal(c.issuer) || slices.ContainsFunc(c.issuerNames, func(g generalName) bool {
+		return g.form == directoryName && g.dir.Equal(name)
+	})
 }
 
 // newer orders lists of one scope.
@@ -159,7 +167,8 @@ func (j *judge) fresh(thisUpdate, nextUpdate time.Time) error {
 
 // signer finds the certificate whose key signed a list: one of the path above the
 // certificate in question, or another of the list's issuer with a valid path of its
-// own to the same anchor (RFC 5280, Section 6.3.3 (f) and (g)).
+// own to the same anchor (RFC 5280, Section 6.3.3 (f) and (g)). The other one must
+// say itself that it signs lists: a name alone is too little.
 func (j *judge) signer(l *list, path []*cert, asking []*cert) (*cert, error) {
 	why := fmt.Errorf("no certificate of its issuer was given")
 	fits := func(c *cert) bool {
@@ -193,6 +202,10 @@ func (j *judge) signer(l *list, path []*cert, asking []*cert) (*cert, error) {
 	}
 	for _, c := range j.pool[l.issuer.Key()] {
 		if slices.Contains(asking, c) || slices.Contains(path, c) || !fits(c) {
+			continue
+		}
+		if !c.usage {
+			why = errors.New("its issuer is not in the path and has no key usage that holds cRLSign")
 			continue
 		}
 		why = errors.New("its issuer has no valid path of its own to the same anchor")

@@ -60,7 +60,7 @@ type Request struct {
 
 	// The user's policies (RFC 5280, Section 6.1.1 (c), (e), (f), (g)).
 	Policies       []string // dotted; none means any
-	ExplicitPolicy bool     // a policy is demanded
+	ExplicitPolicy bool     // a policy is demanded; without it a path without any policy is valid, whatever Policies say
 	InhibitMapping bool
 	InhibitAny     bool
 
@@ -114,7 +114,7 @@ func Validate(ctx context.Context, r *Request) Answer {
 		now = time.Now()
 	}
 	now = now.UTC().Truncate(time.Second)
-	j := &judge{ctx: ctx, r: r, now: now}
+	j := &judge{ctx: ctx, r: r, now: now, comparisons: maxComparisons}
 	answer := j.judge()
 	answer.Time = now
 	return answer

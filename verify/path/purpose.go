@@ -75,7 +75,7 @@ func (u *use) fits(path []*cert) *Fault {
 func bears(c *cert, name string) bool {
 	if address, err := netip.ParseAddr(name); err == nil {
 		return slices.ContainsFunc(c.names, func(g generalName) bool {
-			return g.form == iPAddress && g.text == string(address.AsSlice())
+			return g.form == iPAddress && address.Zone() == "" && g.text == string(address.AsSlice())
 		})
 	}
 	if strings.Contains(name, "@") {

@@ -208,13 +208,14 @@ func (j *judge) askAnswer(f *finding, s *ocsp.SingleResponse) {
 // covered.
 func (j *judge) askLists(f *finding, path, asking []*cert) {
 	var usable []*list
-	mask := map[*list]reasons{}
+	mask, signer := map[*list]reasons{}, map[*list]*cert{}
 	for _, l := range j.lists {
 		m := covered(l, f.c)
 		if m == 0 {
 			continue
 		}
-		if _, err := j.signer(l, path, asking); err != nil {
+		by, err := j.signer(l, path, asking)
+		if err != nil {
 			f.other = fmt.Errorf("the list %s: %w", l.label(), err)
 			continue
 		}
@@ -222,7 +223,7 @@ func (j *judge) askLists(f *finding, path, asking []*cert) {
 			f.stale = fmt.Errorf("the list %s is from the future", l.label())
 			continue
 		}
-		usable, mask[l] = append(usable, l), m
+		usable, mask[l], signer[l] = append(usable, l), m, by
 	}
 	var all reasons
 	asOf := j.now
@@ -231,7 +232,9 @@ func (j *judge) askLists(f *finding, path, asking []*cert) {
 			slices.ContainsFunc(usable[i+1:], func(o *list) bool { return o.Base == nil && o.same(l) && o.newer(l) }) {
 			continue
 		}
-		when, err := j.askScope(f, l, usable)
+		// Of the same scope, and by (h) signed with the same key.
+		others := slices.DeleteFunc(slices.Clone(usable), func(o *list) bool { return !o.same(l) || signer[o].spki != signer[l].spki })
+		when, err := j.askScope(f, l, others)
 		if err != nil {
 			f.stale = fmt.Errorf("the list %s: %w", l.label(), err)
 			continue
@@ -249,39 +252,41 @@ func (j *judge) askLists(f *finding, path, asking []*cert) {
 	}
 }
 
-// askScope looks into the newest complete list of a scope and the deltas to it, and
-// returns as of when that holds. Something old still says what is revoked for good.
-func (j *judge) askScope(f *finding, base *list, usable []*list) (time.Time, error) {
+// askScope looks into the newest complete list of a scope and the deltas among the
+// others of it, and returns as of when that holds. Something old still says what is
+// revoked for good.
+func (j *judge) askScope(f *finding, base *list, others []*list) (time.Time, error) {
 	var delta *list
-	for _, d := range usable {
+	for _, d := range others {
 		// RFC 5280, Section 5.2.4: a delta is for lists from its base on.
-		if d.Base != nil && d.Number != nil && base.Number != nil && d.same(base) &&
+		if d.Base != nil && d.Number != nil && base.Number != nil &&
 			d.Base.Cmp(base.Number) <= 0 && d.Number.Cmp(base.Number) > 0 && (delta == nil || d.newer(delta)) {
 			delta = d
 		}
 	}
 	err, asOf := j.fresh(base.ThisUpdate, base.NextUpdate), base.ThisUpdate
-	h := base.find(f.c)
+	h, latest := base.find(f.c), base
 	if delta != nil {
 		if j.fresh(delta.ThisUpdate, delta.NextUpdate) == nil {
 			err, asOf = nil, delta.ThisUpdate
 		}
+		latest = delta
 		if changed := delta.find(f.c); changed != nil {
 			h = changed
-		}
-	}
-	for _, d := range usable { // a delta to a list that was not given may still revoke
-		latest := base
-		if delta != nil {
-			latest = delta
-		}
-		if d.Base != nil && d.same(base) && d.newer(latest) {
-			if changed := d.find(f.c); changed != nil && changed.reason != removeFromCRL {
-				h = changed
+			if h.reason == removeFromCRL { // (k)
+				h = nil
 			}
 		}
 	}
-	if h != nil && h.reason != removeFromCRL && (err == nil || h.reason != certificateHold) {
+	for _, d := range others { // a delta to a list that was not given may still revoke
+		if d.Base == nil || !d.newer(latest) {
+			continue
+		}
+		if changed := d.find(f.c); changed != nil && changed.reason != removeFromCRL {
+			h = changed
+		}
+	}
+	if h != nil && (err == nil || h.reason != certificateHold) {
 		f.found("list "+base.label(), h.reason, h.at)
 	}
 	return asOf, err
