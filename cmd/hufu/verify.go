@@ -141,6 +141,12 @@ func (g *globals) showVerdict(cmd *cobra.Command, v *verdict) error {
 
 // read reads the files of the flags, but for the lists.
 func (o *verifyOptions) read(cmd *cobra.Command) (err error) {
+	for _, name := range []string{"name", "purpose", "policy", "time"} {
+		// An empty variable of a shell must not take a demand away.
+		if f := cmd.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), `[]"`) == "" {
+			return usagef("leave the flag out, or give it a value", "--%s is empty", name)
+		}
+	}
 	o.req.ExplicitPolicy = o.req.ExplicitPolicy || len(o.req.Policies) > 0
 	if o.at != "" {
 		if o.req.Time, err = time.Parse(time.RFC3339, o.at); err != nil {
