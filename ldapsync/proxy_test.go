@@ -29,6 +29,11 @@ func startProxy(t testing.TB, s *slapd.Server) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startProxyAt(t, s, l)
+}
+
+// startProxyAt listens where the caller wants.
+func startProxyAt(t testing.TB, s *slapd.Server, l net.Listener) *proxy {
 	p := &proxy{listener: l, target: strings.TrimPrefix(s.SecureURL(), "ldaps://"), gate: make(chan struct{})}
 	close(p.gate)
 	p.group.Go(p.serve)

@@ -1,0 +1,441 @@
+package ldapsync_test
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"hufu/internal/slapd"
+	"hufu/internal/testpki"
+	"hufu/ldapsync"
+	"hufu/store"
+)
+
+const (
+	drillBound = 30 * time.Second // a fault that is over is forgotten by then, on the slowest machine that is worth a test
+	drillDelay = 5 * time.Second  // the bound of a directory that nothing has happened to
+	measured   = 6                // revocations whose way to the south is timed, before the fault and during it
+)
+
+// drill is one trial: a book that changes all the time, a directory "north" that something happens to, a directory "south" that must not
+// feel it, and one who asks both of them all the time for what is revoked.
+type drill struct {
+	*testing.T
+	b            *book
+	id           string // of the book
+	p            *publisher
+	north, south *fragile
+	dirs         []ldapsync.Directory
+	reasons      []string // what stood in the status while the fault lasted
+
+	mu      sync.Mutex
+	certs   []*store.Certificate
+	revoked []revocation // guarded by mu, as certs
+	asked   atomic.Int64
+	wrong   atomic.Int64
+	quiet   atomic.Bool // no changes for now
+	blind   atomic.Bool // nobody believes the north for now: its statement does not fit
+	delays  []time.Duration
+	halts   []func()
+}
+
+// revocation is a final one: nothing may answer good any more where event seq has arrived.
+type revocation struct {
+	cert  *store.Certificate
+	epoch uint64
+	seq   uint64
+}
+
+// fragile is a slapd whose folder a test may spoil.
+type fragile struct {
+	*slapd.Server
+	t   testing.TB
+	dir string
+}
+
+func startFragile(t testing.TB, spoil func(*slapd.Config)) *fragile {
+	t.Helper()
+	cfg := slapd.Config{
+		Dir: t.TempDir(), Suffix: base, Schema: ldapsync.Schema,
+		Certificate: pki().server.PEM(), Key: pki().server.KeyPEM(), ClientCA: testpki.PEM("CERTIFICATE", pki().Root.Record.Certificate),
+		Publisher: pki().publisher.PEM(),
+	}
+	if spoil != nil {
+		spoil(&cfg)
+	}
+	s, err := slapd.Start(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &fragile{s, t, cfg.Dir}
+}
+
+func (f *fragile) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// reconfigure restarts the server with another slapd.conf.
+func (f *fragile) reconfigure(change func(conf string) string) {
+	f.t.Helper()
+	file := filepath.Join(f.dir, "slapd.conf")
+	conf, err := os.ReadFile(file)
+	f.must(err)
+	f.must(f.Stop())
+	f.must(os.WriteFile(file, []byte(change(string(conf))), 0o600))
+	f.must(f.Restart(f.t.Context()))
+}
+
+// freeze copies the database of a server that runs, as a loss of power would leave it.
+func (f *fragile) freeze() string {
+	f.t.Helper()
+	to := filepath.Join(f.t.TempDir(), "frozen")
+	f.must(f.Pause())
+	err := os.CopyFS(to, os.DirFS(filepath.Join(f.dir, "data")))
+	f.must(f.Resume())
+	f.must(err)
+	return to
+}
+
+// newDrill starts the servers, the publisher, the changes and the questions. way tells how the publisher reaches the north.
+func newDrill(t *testing.T, spoil func(*slapd.Config), way func(*fragile) ldapsync.Directory) *drill {
+	t.Helper()
+	d := &drill{T: t, b: newBookOf(t, "330100", "330200"), north: startFragile(t, spoil), south: startFragile(t, nil)}
+	d.id = d.b.ID()
+	if way == nil {
+		way = func(f *fragile) ldapsync.Directory { return directory("north", f.Server) }
+	}
+	d.dirs = []ldapsync.Directory{way(d.north), directory("south", d.south.Server)}
+	for i := range d.dirs {
+		d.dirs[i].Timeout = time.Second
+	}
+	d.certs = d.b.issue("330100", 60)
+	t.Cleanup(d.halt)
+	return d
+}
+
+// begin publishes, and returns when both directories are in step and the changes have begun.
+func (d *drill) begin() {
+	d.Helper()
+	d.publish()
+	d.p.inStep(d, d.b, "north", "south")
+	d.watch(d.north, &d.blind)
+	d.watch(d.south, nil)
+	d.change()
+	d.measure(measured)
+}
+
+func (d *drill) publish() { d.p = publish(d, d.b, "n1", d.dirs...) }
+
+// background runs f again and again until halt.
+func (d *drill) background(f func() bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil && f() {
+		}
+	}()
+	d.halts = append(d.halts, func() { cancel(); <-done })
+}
+
+// halt ends the changes and the questions.
+func (d *drill) halt() {
+	for _, f := range d.halts {
+		f()
+	}
+	d.halts = nil
+}
+
+// change changes the book at random, about a hundred times a second.
+func (d *drill) change() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	d.Cleanup(tick.Stop)
+	d.background(func() bool {
+		<-tick.C
+		if !d.quiet.Load() {
+			d.one(rand.IntN(8))
+		}
+		return !d.Failed()
+	})
+}
+
+// one makes one change of some kind.
+func (d *drill) one(kind int) {
+	switch kind {
+	case 0, 1:
+		d.keep(d.b.issue([]string{"330100", "330200"}[kind], 1)...)
+	case 2:
+		d.revoke()
+	case 3:
+		if c := d.pick(false); c != nil {
+			d.b.set(c, store.Good, 0)
+		}
+	default:
+		if c := d.pick(false); c != nil {
+			d.b.set(c, store.Held, 6)
+		}
+	}
+}
+
+func (d *drill) keep(certs ...*store.Certificate) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.certs = append(d.certs, certs...)
+}
+
+// pick chooses a certificate that is not revoked, and takes it away from the others if it shall be.
+func (d *drill) pick(take bool) *store.Certificate {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.certs) == 0 {
+		return nil
+	}
+	i := rand.IntN(len(d.certs))
+	c := d.certs[i]
+	if take {
+		d.certs = slices.Delete(d.certs, i, i+1)
+	}
+	return c
+}
+
+// revoke revokes one certificate for good.
+func (d *drill) revoke() *store.Certificate {
+	c := d.pick(true)
+	if c == nil {
+		return nil
+	}
+	d.revokeThis(c)
+	return c
+}
+
+func (d *drill) revokeThis(c *store.Certificate) {
+	// Another goroutine may have chosen it just before it was taken away: what comes last counts.
+	epoch, seq := d.b.Epoch(), d.b.set(c, store.Revoked, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.revoked = append(d.revoked, revocation{c, epoch, seq})
+}
+
+// watch asks a directory all the time, first for its watermark and then for a certificate that is revoked in the book.
+func (d *drill) watch(f *fragile, blind *atomic.Bool) {
+	var c *ldap.Conn
+	d.Cleanup(func() {
+		if c != nil {
+			c.Close()
+		}
+	})
+	d.background(func() bool {
+		time.Sleep(time.Millisecond) // the pace of the questions, on a machine that has other things to do
+		if c == nil {
+			found, err := ldap.DialURL(f.URL())
+			if err != nil {
+				return true
+			}
+			c = found
+			c.SetTimeout(2 * time.Second)
+		}
+		d.mu.Lock()
+		var r revocation
+		if n := len(d.revoked); n > 0 {
+			r = d.revoked[rand.IntN(n)]
+		}
+		d.mu.Unlock()
+		if r.cert == nil {
+			return true
+		}
+		distrusted := blind != nil && blind.Load()
+		epoch, seq, err := markIn(c, d.id)
+		var status string
+		if err == nil {
+			status, err = answerIn(c, r.cert)
+		}
+		if err != nil {
+			c.Close()
+			c = nil
+			return true
+		}
+		if distrusted || blind != nil && blind.Load() {
+			return true
+		}
+		d.asked.Add(1)
+		if status == "good" && (epoch > r.epoch || epoch == r.epoch && seq >= r.seq) {
+			d.wrong.Add(1)
+			d.Errorf("a directory with the watermark %d/%d answers good for %s, which was revoked at %d/%d", epoch, seq, r.cert.Serial, r.epoch, r.seq)
+		}
+		return true
+	})
+}
+
+func markIn(c *ldap.Conn, book string) (epoch, seq uint64, err error) {
+	r, err := c.Search(ldap.NewSearchRequest("cn=watermark,cn="+book+","+base, ldap.ScopeBaseObject, 0, 1, 0, false, "(objectClass=*)", []string{"hufuEpoch", "hufuSeq"}, nil))
+	if err != nil || len(r.Entries) == 0 {
+		return 0, 0, err
+	}
+	epoch, _ = strconv.ParseUint(r.Entries[0].GetAttributeValue("hufuEpoch"), 10, 64)
+	seq, _ = strconv.ParseUint(r.Entries[0].GetAttributeValue("hufuSeq"), 10, 64)
+	return epoch, seq, nil
+}
+
+func answerIn(c *ldap.Conn, cert *store.Certificate) (string, error) {
+	r, err := c.Search(ldap.NewSearchRequest(nameIn(cert), ldap.ScopeBaseObject, 0, 1, 0, false, "(objectClass=*)", []string{"hufuStatus"}, nil))
+	if err != nil || len(r.Entries) == 0 {
+		if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+			err = nil
+		}
+		return "", err
+	}
+	return r.Entries[0].GetAttributeValue("hufuStatus"), nil
+}
+
+func nameIn(cert *store.Certificate) string {
+	return "hufuSerial=" + cert.Serial.String() + ",ou=certificates,ou=" + cert.CA + "," + base
+}
+
+// measure revokes n certificates, one after the other, and notes how long each of them takes to be seen in the south.
+func (d *drill) measure(n int) {
+	d.Helper()
+	c := dial(d, d.south.Server)
+	for range n {
+		cert := d.b.issue("330200", 1)[0]
+		began := time.Now()
+		d.revokeThis(cert)
+		until(d, "a revocation in the south", func() bool {
+			status, err := answerIn(c, cert)
+			return err == nil && status == "revoked"
+		})
+		d.delays = append(d.delays, time.Since(began))
+	}
+}
+
+// seen waits until the status of the north gives the fault's reason, and goes on for a while, in which the south must not feel it.
+func (d *drill) seen(reason func(ldapsync.DirectoryStatus) bool) {
+	d.Helper()
+	var s ldapsync.DirectoryStatus
+	until(d, "the reason in the status", func() bool { s = d.p.of("north"); return reason(s) })
+	d.reasons = append(d.reasons, s.State+": "+s.LastError)
+	d.undisturbed()
+}
+
+// undisturbed looks that revocations reach the south as fast as before the fault.
+func (d *drill) undisturbed() {
+	d.Helper()
+	before := slices.Sorted(slices.Values(d.delays))
+	d.delays = nil
+	d.measure(measured)
+	during := slices.Sorted(slices.Values(d.delays))
+	was, is, worst := before[len(before)-1], during[len(during)/2], during[len(during)-1]
+	if is > 2*was+200*time.Millisecond || worst > drillDelay {
+		d.Errorf("the south's delay grew from at most %v to %v in the middle, %v at worst", was, is, worst)
+	}
+}
+
+func says(words ...string) func(ldapsync.DirectoryStatus) bool {
+	return func(s ldapsync.DirectoryStatus) bool {
+		for _, w := range words {
+			if strings.Contains(s.State, w) || strings.Contains(s.LastError, w) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// result is what a trial came to.
+type result struct {
+	lost    int
+	wrong   int64
+	asked   int64
+	settled time.Duration
+	reason  string
+}
+
+// settle is called when the fault is over: it waits until both directories are in step while changes go on, ends these, and compares
+// everything.
+func (d *drill) settle() *result {
+	d.Helper()
+	began := time.Now()
+	for _, name := range []string{"north", "south"} {
+		tree, err := d.b.Tree(d.Context())
+		if err != nil {
+			d.Fatal(err)
+		}
+		until(d, name+" at the book of this moment", func() bool {
+			s := d.p.of(name)
+			return s.Epoch == d.b.Epoch() && s.Watermark >= uint64(tree.Size)
+		})
+	}
+	r := &result{settled: time.Since(began)}
+	d.p.inStep(d, d.b, "south")
+	d.halt()
+	d.p.inStep(d, d.b, "north", "south")
+	if r.settled > drillBound {
+		d.Errorf("it took %v to come into step again, more than %v", r.settled, drillBound)
+	}
+	for _, f := range []*fragile{d.north, d.south} {
+		r.lost += d.lost(f)
+		holds(d, f.Server, d.b)
+	}
+	r.wrong, r.asked = d.wrong.Load(), d.asked.Load()
+	if r.asked == 0 {
+		d.Error("nobody was asked")
+	}
+	r.reason = strings.Join(d.reasons, "; ")
+	return r
+}
+
+// lost counts what the book has and a directory has not, or has otherwise; and revocations that were acknowledged and are in neither.
+func (d *drill) lost(f *fragile) (n int) {
+	d.Helper()
+	stands := map[string]string{}
+	for _, e := range ldapsearch(d, f.Server, "(hufuSerial=*)") {
+		stands[e.one("hufuserial")] = e.one("hufustatus")
+	}
+	err := d.b.View(d.Context(), func(tx *store.Tx) error {
+		for s, err := range store.Statuses.Scan(tx, "", nil) {
+			if err != nil {
+				return err
+			}
+			if stands[s.Serial.String()] != s.State.String() {
+				n++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		d.Fatal(err)
+	}
+	for _, r := range d.revoked {
+		if _, ok := stands[r.cert.Serial.String()]; !ok {
+			n++
+		}
+	}
+	if n > 0 {
+		d.Errorf("%d writes were lost", n)
+	}
+	return n
+}
+
+// print writes the line that scripts/drill gathers.
+func (r *result) print(t testing.TB, fault string) {
+	t.Logf("drill\t%s\t%d\t%d\t%d\t%.2f", fault, r.lost, r.wrong, r.asked, r.settled.Seconds())
+	t.Logf("%s: %s", fault, cmp.Or(r.reason, "no reason is expected"))
+}
