@@ -81,6 +81,7 @@ func TestLimits(t *testing.T) {
 		"an unknown purpose":       {func(r *path.Request) { r.Purpose = "everything" }, path.BadRequest},
 		"a policy of words":        {func(r *path.Request) { r.Policies = []string{"medium"} }, path.BadRequest},
 		"a negative age":           {func(r *path.Request) { r.MaxAge = -1 }, path.BadRequest},
+		"a list that is nil":       {func(r *path.Request) { r.CRLs = []io.Reader{nil} }, path.BadRequest},
 		"a list of rubbish":        {func(r *path.Request) { r.CRLs = []io.Reader{strings.NewReader("rubbish")} }, path.StatusUnreadable},
 		"no status at all":         {func(r *path.Request) { r.CRLs = nil }, path.StatusUnknown},
 		"an OCSP answer, tryLater": {func(r *path.Request) { r.CRLs, r.OCSP = nil, [][]byte{{0x30, 3, 10, 1, 3}} }, path.StatusUnreadable},

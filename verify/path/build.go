@@ -82,7 +82,7 @@ func (j *judge) judge() Answer {
 	if f := j.spent(); f != nil {
 		return Answer{Reason: f}
 	}
-	if j.dropped != nil && best.stage < stageRules {
+	if j.dropped != nil && best.stage == stageIssuer { // it might have been the one that is missing
 		return Answer{Reason: j.dropped}
 	}
 	return Answer{Reason: best.fault, Path: describe(best.path)}

@@ -318,6 +318,11 @@ var faults = []struct {
 	{"OCSP says revoked, the list good", path.Revoked, func(c *chain) {
 		c.answer(sub, 1003, func(d *ocsp.ResponseData) { d.Responses[0].Status, d.Responses[0].RevokedAt = ocsp.Revoked, c.now }, nil)
 	}},
+	{"OCSP past its time says revoked, the list good", path.Revoked, func(c *chain) {
+		c.answer(sub, 1003, func(d *ocsp.ResponseData) {
+			d.Responses[0].Status, d.Responses[0].RevokedAt, d.Responses[0].NextUpdate = ocsp.Revoked, c.now, c.now.Add(-time.Second)
+		}, nil)
+	}},
 	{"OCSP knows of no such certificate", path.StatusUnknown, func(c *chain) {
 		c.answer(sub, 1003, func(d *ocsp.ResponseData) { d.Responses[0].Status = ocsp.Unknown }, nil)
 	}},

@@ -28,6 +28,9 @@ func (j *judge) readStatus() *Fault {
 		}
 	}
 	for i, r := range j.r.CRLs {
+		if r == nil {
+			return fault(BadRequest, nil, "list %d is not there", i+1)
+		}
 		l, err := j.readList(r, serials)
 		if j.ctx.Err() != nil {
 			return fault(Interrupted, nil, "%v", j.ctx.Err())
@@ -191,11 +194,12 @@ func (j *judge) askAnswers(f *finding, issuer *cert) {
 
 func (j *judge) askAnswer(f *finding, s *ocsp.SingleResponse) {
 	err := j.fresh(s.ThisUpdate, s.NextUpdate)
+	gone := s.Status == ocsp.Revoked && s.Reason != certificateHold && !s.ThisUpdate.After(j.now.Add(skew))
 	switch {
+	case gone, err == nil && s.Status == ocsp.Revoked: // for good, however old that word is
+		f.found("OCSP answer", s.Reason, s.RevokedAt)
 	case err != nil:
 		f.stale = fmt.Errorf("the OCSP answer: %w", err)
-	case s.Status == ocsp.Revoked:
-		f.found("OCSP answer", s.Reason, s.RevokedAt)
 	case s.Status == ocsp.Good:
 		f.good = evidence{"ocsp", s.ThisUpdate}
 	case f.revoked == nil:
