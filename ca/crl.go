@@ -269,12 +269,8 @@ func (a *Authority) entries(tx *store.Tx, c, base *store.CRL) (iter.Seq2[crl.Ent
 
 // revoked streams what is held or revoked and has not ended before keep.
 func revoked(tx *store.Tx, c *store.CRL, keep time.Time) iter.Seq2[crl.Entry, error] {
-	prefix := store.Key(c.CA)
-	if c.Shard > 0 {
-		prefix = store.Key(c.CA, c.Shard)
-	}
 	return func(yield func(crl.Entry, error) bool) {
-		for s, err := range store.Statuses.Scan(tx, "crl", prefix) {
+		for s, err := range store.Listed(tx, c.CA, c.Shard) {
 			if err == nil && s.NotAfter.Before(keep) {
 				continue
 			}

@@ -199,8 +199,8 @@ var (
 			}},
 		}}
 
-	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Shard, Serial) for what
-	// is held or revoked, "lifted" Key(CA, Seq) for what was held and is good again, and "seq" Key(Seq).
+	// Statuses has the primary key SerialKey(CA, Serial) and the indexes "state" Key(State.String(), CA, Seq), "crl" Key(CA, Shard, Serial, …) for what
+	// is held or revoked (see Listed), "lifted" Key(CA, Seq) for what was held and is good again, and "seq" Key(Seq).
 	Statuses = Table[Status]{Name: "status", Key: func(s *Status) []byte { return SerialKey(s.CA, s.Serial) }, Codec: statusCodec,
 		Indexes: []Index[Status]{
 			{"state", func(s *Status) [][]byte { return [][]byte{Key(s.State.String(), s.CA, s.Seq)} }},
@@ -208,7 +208,7 @@ var (
 				if s.State == Good {
 					return nil
 				}
-				return [][]byte{Key(s.CA, s.Shard, s.Serial)}
+				return [][]byte{listedKey(s)}
 			}},
 			{"lifted", func(s *Status) [][]byte {
 				if !s.Lifted {
