@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
-	"hufu/internal/slapd"
 	"hufu/internal/testpki"
 	"hufu/ldapsync"
 	"hufu/store"
@@ -274,7 +273,7 @@ func TestGuard(t *testing.T) {
 }
 
 // asPublisher connects with the publisher's certificate: what an operator, or a thief, could do.
-func asPublisher(t testing.TB, s *slapd.Server) *ldap.Conn {
+func asPublisher(t testing.TB, s server) *ldap.Conn {
 	t.Helper()
 	c, err := ldap.DialURL(s.SecureURL(), ldap.DialWithTLSConfig(clientTLS()))
 	if err != nil {

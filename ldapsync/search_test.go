@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
-	"hufu/internal/slapd"
 	"hufu/store"
 )
 
@@ -36,7 +35,7 @@ func (f *found) one(name string) string {
 }
 
 // ldapsearch asks a directory anonymously.
-func ldapsearch(t testing.TB, s *slapd.Server, filter string) []*found {
+func ldapsearch(t testing.TB, s server, filter string) []*found {
 	t.Helper()
 	out, err := exec.Command("ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-E", "pr=300/noprompt", "-H", s.URL(), "-b", base, filter).Output()
 	if err != nil {
@@ -121,7 +120,7 @@ func digest(entries []*found) store.Hash {
 }
 
 // statement reads the watermark, checks its signature by hand and returns its lines by their first words.
-func statement(t testing.TB, s *slapd.Server, book string) map[string]string {
+func statement(t testing.TB, s server, book string) map[string]string {
 	t.Helper()
 	marks := ldapsearch(t, s, "(&(objectClass=hufuWatermark)(hufuBook="+book+"))")
 	if len(marks) != 1 {
@@ -157,7 +156,7 @@ func statement(t testing.TB, s *slapd.Server, book string) map[string]string {
 }
 
 // holds compares a directory that stands still with the book: every certificate with its status, nothing else, and a statement with the digest of it.
-func holds(t testing.TB, s *slapd.Server, b *book) {
+func holds(t testing.TB, s server, b *book) {
 	t.Helper()
 	entries := ldapsearch(t, s, "(&(objectClass=hufuEntry)(hufuBook="+b.ID()+"))")
 	st := statement(t, s, b.ID())
@@ -220,7 +219,7 @@ func holds(t testing.TB, s *slapd.Server, b *book) {
 }
 
 // dial connects as anybody can.
-func dial(t testing.TB, s *slapd.Server) *ldap.Conn {
+func dial(t testing.TB, s server) *ldap.Conn {
 	t.Helper()
 	c, err := ldap.DialURL(s.URL())
 	if err != nil {

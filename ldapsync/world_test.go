@@ -69,7 +69,13 @@ func startDirectory(t testing.TB) *slapd.Server {
 	return s
 }
 
-func directory(name string, s *slapd.Server) ldapsync.Directory {
+// server is a directory of any make.
+type server interface {
+	URL() string
+	SecureURL() string
+}
+
+func directory(name string, s server) ldapsync.Directory {
 	return ldapsync.Directory{Name: name, URL: s.SecureURL(), Base: base, TLS: clientTLS(), Timeout: directoryTimeout}
 }
 
