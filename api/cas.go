@@ -166,17 +166,3 @@ func (s *Server) standings(c *call) (*answer, error) {
 		return b.Flush()
 	}}, nil
 }
-
-func (s *Server) directories(c *call) (*answer, error) {
-	page := client.Page[client.Directory]{Items: []client.Directory{}}
-	if s.cfg.Publisher != nil {
-		for _, d := range s.cfg.Publisher.Status(c.Context()) {
-			page.Items = append(page.Items, client.Directory{
-				Name: d.Name, URL: d.URL, State: d.State, Epoch: d.Epoch, Watermark: d.Watermark, Time: d.Time, Entries: d.Entries,
-				From: d.From, Head: d.Head, LagChanges: d.LagChanges, LagSeconds: d.LagSeconds, Unknown: d.Unknown, Repairs: d.Repairs,
-				LastError: d.LastError, ErrorTime: d.ErrorTime,
-			})
-		}
-	}
-	return reply(http.StatusOK, page)
-}

@@ -6,19 +6,22 @@ import (
 
 	"hufu/api/client"
 	"hufu/jobs"
+	"hufu/ldapsync"
 	"hufu/readers"
 	"hufu/store"
 )
 
 // Kinds of jobs that the routes start.
 const (
-	JobBatch = "reader.batch"
-	JobCheck = "book.check"
+	JobBatch  = "reader.batch"
+	JobCheck  = "book.check"
+	JobDiff   = "directory.diff"
+	JobRepair = "directory.repair"
 )
 
 // Work is the functions of the jobs that the routes start, for jobs.Config.
-func Work(book *store.Book, register *readers.Register) map[string]jobs.Func {
-	return map[string]jobs.Func{JobBatch: batchJob(register), JobCheck: checkJob(book, register)}
+func Work(book *store.Book, register *readers.Register, publisher *ldapsync.Publisher) map[string]jobs.Func {
+	return map[string]jobs.Func{JobBatch: batchJob(register), JobCheck: checkJob(book, register), JobDiff: diffJob(publisher), JobRepair: repairJob(publisher)}
 }
 
 var ofJob = city{words: "that of the job", find: func(s *Server, c *call) (string, error) {

@@ -76,12 +76,14 @@ var (
 	repairsDesc    = prometheus.NewDesc("hufu_directory_repairs", "Entries of a directory that were put right.", []string{"directory"}, nil)
 	crlDesc        = prometheus.NewDesc("hufu_crl_next_update_seconds", "Time until the newest CRL of a kind must have a successor; below 0 it is past.", []string{"ca", "shard", "kind"}, nil)
 	endingDesc     = prometheus.NewDesc("hufu_crls_ending", "CRLs that run out soon: less than a quarter of their life is left, or less than 30 days.", nil, nil)
+	missedDesc     = prometheus.NewDesc("hufu_directory_missed_total", "Times that a directory missed a bound, by which: late (normally kept) or alarming.", []string{"directory", "bound"}, nil)
+	lateDesc       = prometheus.NewDesc("hufu_directory_lateness", "0: in time; 1: the directory misses its bound; 2: it misses its alarm bound.", []string{"directory"}, nil)
 	jobsDesc       = prometheus.NewDesc("hufu_jobs", "Jobs among the newest thousand, by state.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (w *world) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, crlDesc, endingDesc, jobsDesc} {
+	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, missedDesc, lateDesc, crlDesc, endingDesc, jobsDesc} {
 		ch <- d
 	}
 }
@@ -102,6 +104,10 @@ func (w *world) Collect(ch chan<- prometheus.Metric) {
 			gauge(lagChangesDesc, float64(d.LagChanges), d.Name)
 			gauge(lagSecondsDesc, d.LagSeconds, d.Name)
 			gauge(repairsDesc, float64(d.Repairs), d.Name)
+			gauge(lateDesc, float64(d.Level), d.Name)
+			for bound, n := range map[string]int64{"late": d.Missed, "alarming": d.Alarms} {
+				ch <- prometheus.MustNewConstMetric(missedDesc, prometheus.CounterValue, float64(n), d.Name, bound)
+			}
 		}
 	}
 	w.collectCRLs(ctx, gauge)

@@ -121,6 +121,22 @@ var caRoutes = []route{
 		Method: http.MethodGet, Path: "/v1/directories", ID: "listDirectories", Doc: "Tells how far each directory has followed the journal.",
 		Operation: policy.OpDirectoryRead, City: noCity, Status: 200, Answer: client.Page[client.Directory]{}, Handle: (*Server).directories,
 	},
+	{
+		Method: http.MethodPost, Path: "/v1/directories/{name}/diff", ID: "diffDirectory",
+		Doc:       "Starts a job that compares a directory with the book at its own watermark. Its one item's result is a DirectoryDiff.",
+		Operation: policy.OpCheck, City: noCity, Write: true, Status: 202, Answer: client.Job{}, Location: true, Handle: (*Server).diffDirectory,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/directories/{name}/repair", ID: "repairDirectory",
+		Doc:       "Starts a job that compares a directory with the book and puts right what differs. Its one item's result is a DirectoryDiff.",
+		Operation: policy.OpDirectoryRepair, City: noCity, Write: true, Status: 202, Answer: client.Job{}, Location: true, Handle: (*Server).repairDirectory,
+	},
+	{
+		Method: http.MethodGet, Path: "/v1/directories/reach/{serial}", ID: "readReach",
+		Doc:       "Reads back what every directory, and the responder and the CRL that a certificate names, say of it. With wait, asks again those that do not say what the book says.",
+		Operation: policy.OpCertificateRead, City: ofCertificate, Query: []param{{"wait", "string", "how long to ask again, such as 10s"}},
+		Status: 200, Answer: client.Reach{}, Handle: (*Server).reach,
+	},
 }
 
 var journalRoutes = []route{
@@ -137,6 +153,11 @@ var journalRoutes = []route{
 		Method: http.MethodGet, Path: "/v1/journal/checkpoint", ID: "readCheckpoint",
 		Doc:       "Returns a signed checkpoint of the journal as a signed note. When something has happened since the last one, a new one is signed, which is itself journalled.",
 		Operation: policy.OpAuditRead, City: noCity, Status: 200, Media: client.MediaNote, Handle: (*Server).checkpoint,
+	},
+	{
+		Method: http.MethodGet, Path: "/v1/journal/key", ID: "readCheckpointKey",
+		Doc:       "Returns the public key, in PEM, that checkpoints and the statements in directories are checked with.",
+		Operation: policy.OpCARead, City: noCity, Status: 200, Media: client.MediaNote, Handle: (*Server).checkpointKey,
 	},
 	{
 		Method: http.MethodGet, Path: "/v1/journal/proof", ID: "proveJournal",

@@ -99,7 +99,6 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	}
 	w.office = officers.New(officers.Config{Book: w.book, Log: log})
 	w.register = readers.New(readers.Config{Book: w.book, Authority: w.authority, Domain: testpki.Domain, Log: log})
-	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: api.Work(w.book, w.register), Log: log})
 	signers := w.citySigners()
 	w.loads, err = topup.New(topup.Config{Book: w.book, Verifier: verifier, Signer: signers, Log: log})
 	w.must(err)
@@ -108,6 +107,7 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 		Book: w.book, Node: "n1", Key: testpki.Must(testpki.Key()), Directories: []ldapsync.Directory{{Name: "north", URL: "ldaps://127.0.0.1:1", Base: "o=Hufu,c=CN", TLS: &tls.Config{RootCAs: w.pki.Pool()}}},
 	})
 	w.must(err)
+	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: api.Work(w.book, w.register, publisher), Log: log})
 	w.server = api.New(api.Config{
 		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, TopUp: w.loads,
 		Publisher: publisher, Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,

@@ -173,7 +173,8 @@ type DirectoryStatus struct {
 	Watermark  uint64    // every change up to here is in the directory
 	Time       time.Time // of the last statement
 	Entries    int64     // that it covers; -1 while the directory is being filled
-	From       uint64    // where this connection began: it has done Watermark-From of Head-From
+	From       uint64    // where this connection began: it has done Applied-From of Head-From
+	Applied    uint64    // how far it is by the last look: ahead of the watermark while it catches up
 	Head       uint64    // the newest event of the book
 	LagChanges uint64    // events that are not in the directory yet
 	LagSeconds float64   // age of the oldest of them
@@ -202,6 +203,7 @@ func (p *Publisher) Status(ctx context.Context) []DirectoryStatus {
 				s.LagSeconds = max(0, p.now().Sub(next[0].Time).Seconds())
 			}
 		}
+		s.Applied = max(s.Applied, s.Watermark)
 		all = append(all, s)
 	}
 	return all

@@ -133,6 +133,7 @@ type session struct {
 	spoke    time.Time // when the watermark was last written
 	hush     time.Time // no statement before: the key could not sign
 	active   time.Time // when something last happened
+	told     time.Time // when the status last learned how far it is
 	complete bool      // the last statement had a digest
 	counted  bool      // unknowns is known
 	unknowns int64     // entries of the book that the book does not know
@@ -175,7 +176,7 @@ func (w *worker) session(ctx context.Context) error {
 		return err
 	}
 	w.note(func(s *DirectoryStatus) {
-		s.State, s.LastError, s.Epoch, s.Watermark, s.From = stateCatchingUp, "", mark.epoch, start, start
+		s.State, s.LastError, s.Epoch, s.Watermark, s.From, s.Applied = stateCatchingUp, "", mark.epoch, start, start, start
 	})
 	s := &session{
 		worker: w, link: l, bulk: bulkLink{dir: w.dir}, mark: *mark, start: start, sched: newSchedule(start),
@@ -356,6 +357,12 @@ func (s *session) finish(o outcome) error {
 		return nil
 	}
 	s.sched.done(o.target)
+	// The prefix costs a look at all that is pending, so it is not asked for at each of many.
+	if time.Since(s.told) >= time.Second {
+		s.told = time.Now()
+		applied := s.sched.prefix()
+		s.note(func(d *DirectoryStatus) { d.Applied = applied })
+	}
 	return nil
 }
 
@@ -403,6 +410,7 @@ func (s *session) speak(ctx context.Context, release bool) error {
 		return fmt.Errorf("counting what nobody brought back: %w", err)
 	}
 	s.note(func(d *DirectoryStatus) {
+		d.Applied = st.Seq
 		d.Epoch, d.Watermark, d.Time, d.Entries, d.Unknown = st.Epoch, st.Seq, st.Time, st.Entries, unknown
 		if !s.complete {
 			d.Entries = -1

@@ -42,6 +42,7 @@ const (
 	OpCARead             Operation = "ca.read"
 	OpCRLPublish         Operation = "crl.publish"
 	OpDirectoryRead      Operation = "directory.read"
+	OpDirectoryRepair    Operation = "directory.repair"
 	OpAuditRead          Operation = "audit.read"
 	OpOfficerRead        Operation = "officer.read"
 	OpOfficerAdd         Operation = "officer.add"
@@ -112,6 +113,7 @@ var rights = []right{
 	{[8]scope{not, all, all, all, all, all, all, all}, OpCARead},
 	{[8]scope{not, own, own, own, not, not, not, not}, OpCRLPublish},
 	{[8]scope{not, all, all, all, not, not, all, not}, OpDirectoryRead},
+	{[8]scope{not, hub, hub, not, not, not, not, not}, OpDirectoryRepair},
 	{[8]scope{not, hub, hub, not, not, not, all, not}, OpAuditRead},
 	{[8]scope{not, hub, hub, not, not, not, all, not}, OpOfficerRead},
 	{[8]scope{not, hub, not, not, not, not, not, not}, OpOfficerAdd},

@@ -47,25 +47,6 @@ type CRL struct {
 	Seq        uint64    `json:"seq" doc:"the journal event that recorded it"`
 }
 
-// Directory is how far a directory has followed the journal.
-type Directory struct {
-	Name       string    `json:"name" doc:"name in the node's configuration"`
-	URL        string    `json:"url" doc:"where it is"`
-	State      string    `json:"state" doc:"how it is, in words"`
-	Epoch      uint64    `json:"epoch" doc:"epoch of its watermark"`
-	Watermark  uint64    `json:"watermark" doc:"every change up to this journal event is in the directory"`
-	Time       time.Time `json:"time,omitzero" doc:"time of its last statement"`
-	Entries    int64     `json:"entries" doc:"entries that the statement covers; -1 while the directory is being filled"`
-	From       uint64    `json:"from" doc:"where the worker's connection began"`
-	Head       uint64    `json:"head" doc:"the newest journal event"`
-	LagChanges uint64    `json:"lagChanges" doc:"journal events that it does not show yet"`
-	LagSeconds float64   `json:"lagSeconds" doc:"age of the oldest of them"`
-	Unknown    int64     `json:"unknown,omitempty" doc:"entries from before a restore that nobody brought back; they are left alone"`
-	Repairs    int64     `json:"repairs" doc:"entries that were not as they should have been and were put right"`
-	LastError  string    `json:"lastError,omitempty" doc:"what went wrong last"`
-	ErrorTime  time.Time `json:"errorTime,omitzero" doc:"when it did"`
-}
-
 // CAs lists the CAs of the book.
 func (c *Client) CAs(ctx context.Context) ([]CA, error) {
 	return everything[CA](ctx, c, "/v1/cas")
@@ -129,11 +110,6 @@ func (c *Client) Standings(ctx context.Context, id string, each func(*Standing) 
 			return err
 		}
 	}
-}
-
-// Directories lists how far the directories have followed.
-func (c *Client) Directories(ctx context.Context) ([]Directory, error) {
-	return everything[Directory](ctx, c, "/v1/directories")
 }
 
 // everything reads a short list whole.

@@ -18,7 +18,7 @@ import (
 )
 
 func newAuditCommand(g *globals) *cobra.Command {
-	return group("audit", "The journal: read it, sign it, prove it", newAuditLog(g), newAuditCheckpoint(g), newAuditVerify(g), newAuditProve(g))
+	return group("audit", "The journal: read it, sign it, prove it", newAuditLog(g), newAuditCheckpoint(g), newAuditVerify(g), newAuditProve(g), newAuditKey(g))
 }
 
 func newAuditLog(g *globals) *cobra.Command {
@@ -66,6 +66,18 @@ func newAuditCheckpoint(g *globals) *cobra.Command {
 		return writeNew(out, note, 0o644)
 	})
 	return c
+}
+
+func newAuditKey(g *globals) *cobra.Command {
+	return &cobra.Command{Use: "key", Short: "The public key that checkpoints and the statements in directories are checked with, in PEM", Args: cobra.NoArgs,
+		RunE: g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, _ []string) error {
+			key, err := cl.CheckpointKey(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(key)
+			return err
+		})}
 }
 
 func newAuditVerify(g *globals) *cobra.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -90,6 +91,10 @@ type DirectoryConfig struct {
 	Roots    string `yaml:"roots"`
 	StartTLS bool   `yaml:"starttls"`
 	InFlight int    `yaml:"in_flight"`
+
+	Bound   time.Duration `yaml:"bound"`
+	Alarm   time.Duration `yaml:"alarm"`
+	Compare time.Duration `yaml:"compare"`
 }
 
 type CRLConfig struct {
@@ -216,6 +221,9 @@ func (c *Config) validate() error {
 	for i, d := range c.Directories {
 		if d.Name == "" || d.URL == "" || d.Base == "" || names[d.Name] {
 			return fmt.Errorf("directories[%d]: name (unique), url and base must be set", i)
+		}
+		if d.Bound < 0 || d.Alarm < 0 || d.Compare < 0 || cmp.Or(d.Alarm, time.Minute) < cmp.Or(d.Bound, 5*time.Second) {
+			return fmt.Errorf("directories[%d]: bound, alarm and compare must not be negative, and alarm no shorter than bound", i)
 		}
 		names[d.Name] = true
 	}

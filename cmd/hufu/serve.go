@@ -113,7 +113,7 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	if err != nil {
 		return err
 	}
-	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: api.Work(n.book, register)})
+	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: api.Work(n.book, register, publisher)})
 	status := responder.New(responder.Config{Book: n.book, Changed: n.book.Changed, Renew: n.responderKey, Log: log})
 	server := api.New(api.Config{
 		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, TopUp: loads, Publisher: publisher,
@@ -240,7 +240,7 @@ func (n *node) directory(d DirectoryConfig, k *keeper) (ldapsync.Directory, erro
 		}
 		roots.AddCert(root)
 	}
-	return ldapsync.Directory{Name: d.Name, URL: d.URL, StartTLS: d.StartTLS, Base: d.Base, InFlight: d.InFlight,
+	return ldapsync.Directory{Name: d.Name, URL: d.URL, StartTLS: d.StartTLS, Base: d.Base, InFlight: d.InFlight, Bound: d.Bound, Alarm: d.Alarm, Compare: d.Compare,
 		TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, GetClientCertificate: k.client}}, nil
 }
 
