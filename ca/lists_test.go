@@ -290,3 +290,46 @@ func TestRunDeltas(t *testing.T) {
 		t.Errorf("Run ended with %v", err)
 	}
 }
+
+// TestShardOfNoCertificate: a serial number whose certificate may exist, unseen,
+// is revoked on the list that the certificate would name.
+func TestShardOfNoCertificate(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Shards: 5})
+	signer := w.pki.CA("services").Signer
+	signer.After = func(int64) error { return errors.New("the answer is lost") }
+	for n := range 8 {
+		if _, err := w.Issue(t.Context(), order(server(fmt.Sprintf("s%d.example", n)))); err == nil {
+			t.Fatal("a signature that was lost gave a certificate")
+		}
+	}
+	signer.After = nil
+	seen := 0
+	w.view(func(tx *store.Tx) error {
+		seen = 0
+		for s, err := range store.Statuses.Scan(tx, "", nil) {
+			if err != nil {
+				return err
+			}
+			if want := w.pki.CA("services").Shard(s.Serial); !s.Unissued || s.Shard != want || want == 0 {
+				t.Errorf("%s is %s in shard %d, want %d", s.Serial, s.State, s.Shard, want)
+			}
+			seen++
+		}
+		return nil
+	})
+	if seen != 8 {
+		t.Errorf("%d serial numbers were revoked", seen)
+	}
+	for shard := range uint16(6) {
+		c := testpki.Must(w.PublishShard(t.Context(), "services", shard))
+		_, all := w.reasons(c)
+		for serial := range all {
+			if shard > 0 && w.pki.CA("services").Shard(serial) != shard {
+				t.Errorf("%s is on the list of shard %d", serial, shard)
+			}
+		}
+		if shard == 0 && len(all) != 8 {
+			t.Errorf("%d entries on the list of the whole CA", len(all))
+		}
+	}
+}
