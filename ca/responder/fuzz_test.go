@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"hufu/ca/responder"
 	"hufu/internal/ocsp"
 	"hufu/internal/testpki"
 	"hufu/store"
@@ -19,7 +20,7 @@ import (
 // of OCSP, is never an internal error or tryLater, and says good only of what was
 // issued and is good, signed by the CA's responder.
 func FuzzAsk(f *testing.F) {
-	w := newWorld(f, nil)
+	w := newWorld(f, func(_ *world, c *responder.Config) { c.Patience = time.Hour })
 	good, held := w.issue(), w.issue()
 	w.set(held, store.Held, 6)
 	for _, nonce := range [][]byte{nil, make([]byte, 32)} {
