@@ -7,7 +7,7 @@ TAGS := nobadger,nomysql,nopgx,nobbolt
 GO := go
 export GOFLAGS := -tags=$(TAGS) -buildvcs=false
 
-.PHONY: help setup build demo test race fuzz soak lint bench docs clean
+.PHONY: help setup build demo test race fuzz soak drill lint bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-7s %s\n' "$$t" "$$d"; done
@@ -35,6 +35,10 @@ fuzz: ## run every fuzz target for FUZZTIME (default 60s) each
 soak: ## the counted fault tests: thousands of SIGKILLs, printed as a table
 	@scripts/setup test
 	@scripts/soak
+
+drill: ## every fault that directories must survive, several times each, printed as a table
+	@scripts/setup test
+	@scripts/drill
 
 lint: ## golangci-lint with the repository's configuration
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
