@@ -93,7 +93,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 	if !alone || statuses[0] == nil {
 		v, err := r.sign(req.Context(), a, q.IDs, statuses, asOf, q.Nonce)
 		if err != nil {
-			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
+			r.later(w, a, err)
 			return
 		}
 		writeOnce(w, v.der)
@@ -102,7 +102,7 @@ func (r *Responder) answer(w http.ResponseWriter, req *http.Request, a *authorit
 	v := r.answers.get(&k)
 	if v == nil || !v.holds(statuses[0].Seq, asOf) {
 		if v, err = r.keep(req.Context(), a, &q.IDs[0], &k, statuses[0], asOf); err != nil {
-			writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
+			r.later(w, a, err)
 			return
 		}
 	}
@@ -264,6 +264,18 @@ func send(w http.ResponseWriter, head, tail []byte) {
 	}
 	_, _ = w.Write(head) // an error means that the client is gone
 	_, _ = w.Write(tail)
+}
+
+// later answers where the token does not sign. That it is slow is logged once a
+// minute; that it fails was logged when it was tried.
+func (r *Responder) later(w http.ResponseWriter, a *authority, err error) {
+	if errors.Is(err, errAway) || errors.Is(err, errBusy) {
+		minute, last := r.cfg.Now().Unix()/60, r.slow.Load()
+		if minute != last && r.slow.CompareAndSwap(last, minute) {
+			r.cfg.Log.Warn("OCSP clients are told to try later", "ca", a.id, "error", err)
+		}
+	}
+	writeOnce(w, ocsp.ErrorResponse(ocsp.TryLater))
 }
 
 // broken answers where the book cannot be read.

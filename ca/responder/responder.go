@@ -82,6 +82,7 @@ type Responder struct {
 	authorities map[string]*authority // by CA.ID; those asked for so far. Guarded by mu
 
 	last atomic.Pointer[look] // nil before the first request
+	slow atomic.Int64         // the minute in which a slow token was last logged
 
 	control []string               // value of Cache-Control for what may change
 	expires atomic.Pointer[expiry] // value of Expires in this second
