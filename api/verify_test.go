@@ -3,6 +3,8 @@ package api_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +54,10 @@ func TestVerifyCertificate(t *testing.T) {
 		"no certificate": func(r *client.VerifyRequest) { r.Certificate = nil },
 		"purpose":        func(r *client.VerifyRequest) { r.Purpose = "everything" },
 		"policy":         func(r *client.VerifyRequest) { r.Policies = []string{"medium"} },
-		"age":            func(r *client.VerifyRequest) { r.MaxAge = -1 },
+		"time": func(r *client.VerifyRequest) {
+			r.Time = time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600))
+		},
+		"age": func(r *client.VerifyRequest) { r.MaxAge = -1 },
 	} {
 		bad := r
 		change(&bad)
@@ -78,5 +83,39 @@ func TestVerdictIsTheAnswer(t *testing.T) {
 		if got := testpki.Must(json.Marshal(v)); string(got) != string(want) {
 			t.Errorf("%s\nis not\n%s", got, want)
 		}
+	}
+}
+
+// TestVerifyManual: docs/verify.md tells every field of the question and of the
+// answer, and its examples are of their form.
+func TestVerifyManual(t *testing.T) {
+	page := string(testpki.Must(os.ReadFile("../docs/verify.md")))
+	for _, v := range []any{client.VerifyRequest{}, client.Verdict{}} {
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(v)) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !strings.Contains(page, "\n| `"+name+"` | ") {
+				t.Errorf("no row of docs/verify.md tells of %s", name)
+			}
+		}
+	}
+	var seen int
+	for block := range strings.SplitSeq(page, "```") {
+		at := strings.Index(block, "{\n")
+		if at < 0 {
+			continue
+		}
+		var v any = &client.Verdict{}
+		if strings.Contains(block, "POST ") {
+			v = &client.VerifyRequest{}
+		}
+		d := json.NewDecoder(strings.NewReader(strings.ReplaceAll(block[at:], "MIIB...", "MIIB")))
+		d.DisallowUnknownFields()
+		if err := d.Decode(v); err != nil {
+			t.Errorf("%v in the example %s", err, block)
+		}
+		seen++
+	}
+	if seen != 2 {
+		t.Errorf("%d examples", seen)
 	}
 }

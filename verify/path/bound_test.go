@@ -81,6 +81,7 @@ func TestLimits(t *testing.T) {
 		"an unknown purpose":       {func(r *path.Request) { r.Purpose = "everything" }, path.BadRequest},
 		"a policy of words":        {func(r *path.Request) { r.Policies = []string{"medium"} }, path.BadRequest},
 		"a negative age":           {func(r *path.Request) { r.MaxAge = -1 }, path.BadRequest},
+		"a year of five digits":    {func(r *path.Request) { r.Time = time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600)) }, path.BadRequest},
 		"a list that is nil":       {func(r *path.Request) { r.CRLs = []io.Reader{nil} }, path.BadRequest},
 		"a list of rubbish":        {func(r *path.Request) { r.CRLs = []io.Reader{strings.NewReader("rubbish")} }, path.StatusUnreadable},
 		"no status at all":         {func(r *path.Request) { r.CRLs = nil }, path.StatusUnknown},

@@ -129,6 +129,8 @@ func (j *judge) read() (policies []string, u *use, f *Fault) {
 		return nil, nil, fault(NoAnchor, nil, "there is no anchor: give the certificate of a root that you trust")
 	case len(r.Certificate) > MaxCertificate:
 		return nil, nil, fault(TooLarge, nil, "the certificate has %d octets, at most %d are read", len(r.Certificate), MaxCertificate)
+	case j.now.Year() < 1 || j.now.Year() > 9999: // no certificate can be of that time
+		return nil, nil, fault(BadRequest, nil, "the time is of no year from 1 to 9999")
 	case r.MaxAge < 0:
 		return nil, nil, fault(BadRequest, nil, "the greatest age is negative")
 	}
