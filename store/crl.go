@@ -33,18 +33,15 @@ func chunkKey(c *CRL, n uint32) []byte {
 // more than once, der is to be opened inside it. For a CRL whose octets StageCRL has brought in before, der is nil. The number of a CRL is used
 // once: ErrExists.
 func PutCRL(tx *Tx, c *CRL, der io.Reader) error {
-	staged := der == nil
-	if staged {
-		der = &crlReader{tx: tx, crl: c, sum: sha256.New()}
-	}
 	want := *c
 	sum := sha256.New()
-	size, err := eachChunk(io.TeeReader(der, sum), func(n uint32, chunk []byte) error {
-		if staged {
-			return nil
-		}
-		return tx.set(chunkKey(c, n), chunk)
-	})
+	var size int64
+	var err error
+	if der == nil {
+		size, err = io.Copy(sum, &crlReader{tx: tx, crl: c})
+	} else {
+		size, err = eachChunk(io.TeeReader(der, sum), func(n uint32, chunk []byte) error { return tx.set(chunkKey(c, n), chunk) })
+	}
 	if err != nil {
 		return fmt.Errorf("keeping CRL %d of %s: %w", c.Number, c.CA, err)
 	}

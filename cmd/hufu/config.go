@@ -227,8 +227,8 @@ func (c *Config) validate() error {
 		}
 		names[d.Name] = true
 	}
-	if c.CRL.Every < time.Second || c.CRL.Full < c.CRL.Every || c.CRL.Valid <= c.CRL.Full {
-		return errors.New("crl: valid must be longer than every and full, full no shorter than every, and every at least 1s")
+	if c.CRL.Every < time.Second || c.CRL.Full < c.CRL.Every || 4*c.CRL.Full > 3*c.CRL.Valid {
+		return errors.New("crl: valid must be longer than every and full by a third, full no shorter than every, and every at least 1s")
 	}
 	return nil
 }
