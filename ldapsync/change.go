@@ -23,6 +23,10 @@ func (s *session) write(ctx context.Context, j job) outcome {
 		}
 	}
 	for _, r := range records {
+		if s.advance(r, j.last) {
+			o.written = append(o.written, r)
+			continue
+		}
 		var written *record
 		var repaired bool
 		if written, repaired, o.err = s.publish(ctx, l, r.target, r); o.err != nil {
@@ -37,6 +41,19 @@ func (s *session) write(ctx context.Context, j job) outcome {
 		s.bulk.close()
 	}
 	return o
+}
+
+// advance writes a change of status without reading the entry first, as if it stood as this book last wrote it: the guard fails if it does
+// not. That is half of the time that a revocation takes. It returns false where publish has to look closer.
+func (s *session) advance(r *record, last position) bool {
+	if r.issued == 0 || r.at.seq == r.issued {
+		return false
+	}
+	if last == (position{}) {
+		last = positionOf(s.p.epochs, r.issued)
+	}
+	// Whatever is wrong with the directory, publish meets it too.
+	return last.compare(r.at) < 0 && s.link.advance(r, last) == nil
 }
 
 // publish makes the entry what the book says, or a later state of it, and returns what it wrote. It is idempotent: whatever of it was

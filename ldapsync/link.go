@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -238,6 +239,26 @@ func (l *link) replace(have *ldap.Entry, r *record) error {
 		if !slices.ContainsFunc(classes, func(h string) bool { return strings.EqualFold(h, c) }) {
 			req.Add(attrClass, []string{c})
 		}
+	}
+	return l.ldap.Modify(req)
+}
+
+// advance turns the entry of a certificate from what it was at the position last into r, with one modify that is guarded as that of replace.
+// Only what a change of status changes is sent.
+func (l *link) advance(r *record, last position) error {
+	req := ldap.NewModifyRequest(l.dn(r.Name), nil)
+	for _, guard := range []struct{ attribute, old string }{
+		{attrBook, r.value(attrBook)}, {attrEpoch, strconv.FormatUint(last.epoch, 10)}, {attrSeq, strconv.FormatUint(last.seq, 10)},
+	} {
+		req.Delete(guard.attribute, []string{guard.old})
+		req.Add(guard.attribute, []string{r.value(guard.attribute)})
+	}
+	for _, attribute := range []string{attrStatus, attrReason, attrStatusTime, attrInvalidityDate} {
+		var values []string
+		if v := r.value(attribute); v != "" {
+			values = []string{v}
+		}
+		req.Replace(attribute, values)
 	}
 	return l.ldap.Modify(req)
 }

@@ -129,6 +129,7 @@ type session struct {
 	built  chan builtTree
 	broken chan error
 	acked  map[string]store.Hash // what was written before the tree was there
+	wrote  map[target]position   // where entries of certificates that changed were last written
 
 	spoke    time.Time // when the watermark was last written
 	hush     time.Time // no statement before: the key could not sign
@@ -143,6 +144,7 @@ type session struct {
 type job struct {
 	target target
 	first  uint64
+	last   position // where the entry was last written, as far as this session remembers
 }
 
 type outcome struct {
@@ -181,7 +183,7 @@ func (w *worker) session(ctx context.Context) error {
 	s := &session{
 		worker: w, link: l, bulk: bulkLink{dir: w.dir}, mark: *mark, start: start, sched: newSchedule(start),
 		todo: make(chan job), done: make(chan outcome, w.dir.InFlight), events: make(chan []store.Event),
-		built: make(chan builtTree, 1), broken: make(chan error, 1), acked: map[string]store.Hash{},
+		built: make(chan builtTree, 1), broken: make(chan error, 1), acked: map[string]store.Hash{}, wrote: map[target]position{},
 		spoke: time.Now(), active: time.Now(),
 	}
 	return s.run(ctx)
@@ -273,7 +275,7 @@ func (s *session) lead(ctx, inner context.Context) error {
 			events = nil
 		}
 		select {
-		case todo <- job{next, first}:
+		case todo <- job{next, first, s.wrote[next]}:
 			s.sched.started(next)
 		case batch := <-events:
 			for i := range batch {
@@ -338,6 +340,13 @@ func (s *session) wait() time.Duration {
 func (s *session) finish(o outcome) error {
 	s.active = time.Now()
 	for _, r := range o.written {
+		// Changes of status tend to hit the same certificates; where they do not, the event of the issue is as good.
+		if r.issued != 0 && r.at.seq != r.issued {
+			if len(s.wrote) >= maxPending {
+				clear(s.wrote)
+			}
+			s.wrote[r.target] = r.at
+		}
 		if digest := r.Digest(); s.tree == nil {
 			s.acked[r.Name] = digest
 		} else {
