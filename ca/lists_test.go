@@ -22,6 +22,7 @@ import (
 	"hufu/internal/crlcheck"
 	"hufu/internal/testpki"
 	"hufu/store"
+	"hufu/store/bolt"
 )
 
 // octets returns a list that was published.
@@ -331,5 +332,32 @@ func TestShardOfNoCertificate(t *testing.T) {
 		if shard == 0 && len(all) != 8 {
 			t.Errorf("%d entries on the list of the whole CA", len(all))
 		}
+	}
+}
+
+// TestNumbersAfterRestore: lists that a restored book knows nothing of are followed
+// by higher numbers, and a delta of before the loss by none that goes out from it.
+func TestNumbersAfterRestore(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Deltas: true})
+	r := ref(w.issue(order(server("a.example")))[0])
+	if _, err := w.PublishLists(t.Context(), "services"); err != nil {
+		t.Fatal(err)
+	}
+	var backup bytes.Buffer
+	if err := w.book.Backup(t.Context(), &backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.update(func(tx *store.Tx) error { return w.Suspend(tx, r, "tester") })
+	lost := testpki.Must(w.PublishCRL(t.Context(), "services"))
+	lostDelta := testpki.Must(w.PublishDelta(t.Context(), "services", 0))
+
+	engine := testpki.Must(bolt.Open(filepath.Join(t.TempDir(), "restored"), bolt.Options{}))
+	book := testpki.Must(store.Restore(t.Context(), store.Config{Engine: engine, Now: w.clock.now, Tables: ca.Tables}, &backup, ""))
+	defer book.Close()
+	restored := testpki.Must(ca.New(ca.Config{Book: book, Issuers: w.pki.Issuers(), Node: "node-1", Now: w.clock.now}))
+	full := testpki.Must(restored.PublishCRL(t.Context(), "services"))
+	delta := testpki.Must(restored.PublishDelta(t.Context(), "services", 0))
+	if full.Number <= lostDelta.Number || delta.Number <= full.Number || delta.Base == lost.Number || delta.Base == lostDelta.Number {
+		t.Errorf("after %d and delta %d came %d and delta %d to %d", lost.Number, lostDelta.Number, full.Number, delta.Number, delta.Base)
 	}
 }
