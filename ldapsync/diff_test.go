@@ -2,6 +2,7 @@ package ldapsync_test
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"hufu/internal/slapd"
+	"hufu/internal/testpki"
 	"hufu/ldapsync"
 	"hufu/store"
 )
@@ -322,5 +324,68 @@ func TestTwoBooksEverywhere(t *testing.T) {
 		if d, err := q.Diff(t.Context(), "south", nil); err != nil || d.Wrong() != 0 {
 			t.Errorf("the other book: %+v, %v", d, err)
 		}
+	}
+}
+
+// TestProve: a stranger knows the directory and the key, and nothing else.
+func TestProve(t *testing.T) {
+	one, two := newBookOf(t, "root", "330100"), newBookOf(t, "330200")
+	north := startDirectory(t)
+	certs := one.issue("330100", 20)
+	anyone := ldapsync.Directory{Name: "north", URL: north.URL(), Base: base}
+	prove := func(book string, key crypto.PublicKey) (*ldapsync.Report, error) {
+		return ldapsync.Prove(t.Context(), anyone, book, key, nil)
+	}
+	var unproven *ldapsync.UnprovenError
+	if _, err := prove("", pki().key.Public()); !errors.As(err, &unproven) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	p := publish(t, one, "n1", directory("north", north))
+	p.inStep(t, one, "north")
+	r, err := prove("", pki().key.Public())
+	if err != nil || r.Err() != nil || r.Statement.Book != one.ID() || r.Entries != 22 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := prove("", testpki.Must(testpki.Key()).Public()); !errors.As(err, &unproven) {
+		t.Errorf("with another key: %v", err)
+	}
+	q := publish(t, two, "n2", directory("north", north))
+	q.inStep(t, two, "north")
+	if _, err := prove("", pki().key.Public()); !errors.As(err, &unproven) || !strings.Contains(err.Error(), two.ID()) {
+		t.Errorf("with two books under one key: %v", err)
+	}
+	spoil(t, north, one, certs)
+	if r, err := prove(one.ID(), pki().key.Public()); err != nil || r.Err() == nil {
+		t.Errorf("a directory that was written to proves %+v, %v", r, err)
+	}
+	if r, err := prove(two.ID(), pki().key.Public()); err != nil || r.Err() != nil {
+		t.Errorf("the other book's part: %+v, %v", r, err)
+	}
+}
+
+// TestAdvanceLooksCloser: an entry that is not as it was last written is not taken for it when its status changes.
+func TestAdvanceLooksCloser(t *testing.T) {
+	b := newBook(t)
+	north := startDirectory(t)
+	certs := b.issue("330100", 20)
+	p := publish(t, b, "n1", directory("north", north))
+	p.inStep(t, b, "north")
+	c := meddler(t, north)
+	m := ldap.NewModifyRequest(entryName(certs[0]), nil)
+	m.Replace("hufuSeq", []string{"1"})
+	m.Replace("hufuProfile", []string{"server"})
+	if err := c.Modify(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Del(ldap.NewDelRequest(entryName(certs[1]), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []store.State{store.Held, store.Good, store.Revoked} {
+		for _, cert := range certs[:3] {
+			reason := map[store.State]int{store.Held: 6, store.Revoked: 1}[state]
+			b.set(cert, state, reason)
+		}
+		p.inStep(t, b, "north")
+		holds(t, north, b)
 	}
 }
