@@ -95,7 +95,11 @@ func (p *proxy) forward(server, client net.Conn) {
 func (p *proxy) hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gate = make(chan struct{})
+	select {
+	case <-p.gate:
+		p.gate = make(chan struct{})
+	default: // it holds already
+	}
 }
 
 // release lets it go.
