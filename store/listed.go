@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"iter"
+	"slices"
 )
 
 // listedKey is the key of index "crl": it carries all that a CRL says of a certificate, so that a list of a million is made from the index
@@ -20,7 +21,7 @@ func Listed(tx *Tx, ca string, shard uint16) iter.Seq2[*Status, error] {
 		prefix = Key(ca, shard)
 	}
 	base := Statuses.indexBase(nil, "crl")
-	from := append(base[:len(base):len(base)], prefix...)
+	from := slices.Concat(base, prefix)
 	return func(yield func(*Status, error) bool) {
 		s := &Status{CA: ca}
 		n := 0

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,7 +184,7 @@ func (o *verifyOptions) judge(cmd *cobra.Command, file string) (*verdict, error)
 		return nil, err
 	}
 	r := o.req
-	r.Certificate, r.Intermediates = ders[0], append(ders[1:], o.req.Intermediates...)
+	r.Certificate, r.Intermediates = ders[0], slices.Concat(ders[1:], o.req.Intermediates)
 	for _, name := range o.lists {
 		lists, closeAll, err := listsOf(cmd, name)
 		if err != nil {

@@ -108,25 +108,25 @@ func Parse(der []byte) (*List, error) {
 	l.readExtensions()
 	switch {
 	case parsed.Number == nil:
-		l.fault(KindForm, "", "it has no number (RFC 5280, Section 5.2.3)")
+		l.fault("", "it has no number (RFC 5280, Section 5.2.3)")
 	case len(parsed.AuthorityKeyId) == 0:
-		l.fault(KindForm, "", "it does not name the key that signed it (RFC 5280, Section 5.2.1)")
+		l.fault("", "it does not name the key that signed it (RFC 5280, Section 5.2.1)")
 	case l.Base != nil && l.Base.Cmp(parsed.Number) >= 0:
-		l.fault(KindForm, "", fmt.Sprintf("delta %d is not newer than its base %d", parsed.Number, l.Base))
+		l.fault("", fmt.Sprintf("delta %d is not newer than its base %d", parsed.Number, l.Base))
 	}
 	if parsed.NextUpdate.IsZero() {
-		l.fault(KindForm, "", "it does not say when the next comes (RFC 5280, Section 5.1.2.5)")
+		l.fault("", "it does not say when the next comes (RFC 5280, Section 5.1.2.5)")
 	}
 	for serial, e := range l.Entries {
 		if e.Reason == removeFromCRL && l.Base == nil {
-			l.fault(KindForm, serial, "removeFromCRL on a full list (RFC 5280, Section 5.3.1)")
+			l.fault(serial, "removeFromCRL on a full list (RFC 5280, Section 5.3.1)")
 		}
 	}
 	return l, nil
 }
 
-func (l *List) fault(kind Kind, serial Serial, text string) {
-	f := Fault{Kind: kind, Text: text}
+func (l *List) fault(serial Serial, text string) {
+	f := Fault{Kind: KindForm, Text: text}
 	if serial != "" {
 		f.Serial = serial.String()
 	}
@@ -137,17 +137,17 @@ func (l *List) addEntry(e *x509.RevocationListEntry) {
 	serial := Serial(e.SerialNumber.Bytes())
 	switch {
 	case e.SerialNumber.Sign() <= 0 || e.SerialNumber.BitLen() > maxSerial*8-1:
-		l.fault(KindForm, serial, "not a serial number of RFC 5280, Section 4.1.2.2")
+		l.fault(serial, "not a serial number of RFC 5280, Section 4.1.2.2")
 	case e.ReasonCode < 0 || e.ReasonCode == 7 || e.ReasonCode > 10:
-		l.fault(KindForm, serial, fmt.Sprintf("there is no reason %d", e.ReasonCode))
+		l.fault(serial, fmt.Sprintf("there is no reason %d", e.ReasonCode))
 	}
 	for i := range e.Extensions {
 		if e.Extensions[i].Critical {
-			l.fault(KindForm, serial, fmt.Sprintf("critical extension %v of an entry is not known here", e.Extensions[i].Id))
+			l.fault(serial, fmt.Sprintf("critical extension %v of an entry is not known here", e.Extensions[i].Id))
 		}
 	}
 	if _, twice := l.Entries[serial]; twice {
-		l.fault(KindForm, serial, "stands there twice")
+		l.fault(serial, "stands there twice")
 	}
 	l.Entries[serial] = Entry{RevokedAt: e.RevocationTime, Reason: e.ReasonCode}
 }
@@ -160,28 +160,28 @@ func (l *List) readExtensions() {
 		case e.Id.Equal(oidDelta):
 			l.Base = new(big.Int)
 			if rest, err := asn1.Unmarshal(e.Value, &l.Base); err != nil || len(rest) > 0 {
-				l.fault(KindForm, "", "the delta CRL indicator is no number")
+				l.fault("", "the delta CRL indicator is no number")
 			}
 			if !e.Critical {
-				l.fault(KindForm, "", "the delta CRL indicator is not critical (RFC 5280, Section 5.2.4)")
+				l.fault("", "the delta CRL indicator is not critical (RFC 5280, Section 5.2.4)")
 			}
 		case e.Id.Equal(oidScope):
 			l.Scope = e.Value
 			if !e.Critical {
-				l.fault(KindForm, "", "the issuingDistributionPoint is not critical (RFC 5280, Section 5.2.5)")
+				l.fault("", "the issuingDistributionPoint is not critical (RFC 5280, Section 5.2.5)")
 			}
 		case e.Id.Equal(oidKeyID), e.Id.Equal(oidNumber), e.Id.Equal(oidFreshest):
 			if e.Critical {
-				l.fault(KindForm, "", fmt.Sprintf("extension %v is critical", e.Id))
+				l.fault("", fmt.Sprintf("extension %v is critical", e.Id))
 			}
 		case e.Critical:
-			l.fault(KindForm, "", fmt.Sprintf("critical extension %v is not known here", e.Id))
+			l.fault("", fmt.Sprintf("critical extension %v is not known here", e.Id))
 		}
 	}
 	if l.Base != nil {
 		for i := range l.Extensions {
 			if l.Extensions[i].Id.Equal(oidFreshest) {
-				l.fault(KindForm, "", "a delta points to a fresher list (RFC 5280, Section 5.2.6)")
+				l.fault("", "a delta points to a fresher list (RFC 5280, Section 5.2.6)")
 			}
 		}
 	}

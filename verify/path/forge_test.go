@@ -37,7 +37,6 @@ type chain struct {
 	more []*listForge
 	ocsp [][]byte
 	req  path.Request
-	args []string // further arguments of openssl verify
 
 	late []func() // run when everything is signed
 }
