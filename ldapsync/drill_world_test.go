@@ -342,7 +342,8 @@ func (d *drill) undisturbed() {
 	d.measure(measured)
 	during := slices.Sorted(slices.Values(d.delays))
 	was, is, worst := before[len(before)-1], during[len(during)/2], during[len(during)-1]
-	if is > 2*was+200*time.Millisecond || worst > drillDelay {
+	// Who waits for the north waits for its timeout of 1 s; the rest is the noise of a machine that does other things, too.
+	if is > 2*was+800*time.Millisecond || worst > drillDelay {
 		d.Errorf("the south's delay grew from at most %v to %v in the middle, %v at worst", was, is, worst)
 	}
 }
