@@ -14,16 +14,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"hufu/internal/child"
 )
 
 // Config describes one server. All of it must be given.
@@ -42,12 +41,7 @@ type Server struct {
 	cfg        Config
 	plain, tls int
 	mu         sync.Mutex // guards process
-	process    *process
-}
-
-type process struct {
-	handle *os.Process
-	exited chan struct{} // closed when the process is gone
+	process    *child.Process
 }
 
 const (
@@ -67,7 +61,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg.Dir = dir
 	s := &Server{cfg: cfg}
-	if s.plain, s.tls, err = freePorts(); err != nil {
+	if s.plain, s.tls, err = child.FreePorts(); err != nil {
 		return nil, fmt.Errorf("starting a 389 Directory Server: %w", err)
 	}
 	if err := s.make(ctx); err != nil {
@@ -89,12 +83,14 @@ func (s *Server) URL() string { return fmt.Sprintf("ldap://127.0.0.1:%d", s.plai
 func (s *Server) SecureURL() string { return fmt.Sprintf("ldaps://127.0.0.1:%d", s.tls) }
 
 // Stop ends the process cleanly and waits for it; one that does not end is killed. Stopping a stopped server is no error.
-func (s *Server) Stop() error { return s.end(syscall.SIGTERM) }
+func (s *Server) Stop() error {
+	return s.end(func(p *child.Process) error { return p.End(patience) })
+}
 
 // Kill ends the process with SIGKILL and waits for it.
-func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
+func (s *Server) Kill() error { return s.end((*child.Process).Kill) }
 
-func (s *Server) end(sig syscall.Signal) error {
+func (s *Server) end(how func(*child.Process) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil {
@@ -102,17 +98,10 @@ func (s *Server) end(sig syscall.Signal) error {
 	}
 	p := s.process
 	s.process = nil
-	if err := p.handle.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := how(p); err != nil {
 		return fmt.Errorf("stopping a 389 Directory Server: %w", err)
 	}
-	select {
-	case <-p.exited:
-		return nil
-	case <-time.After(patience):
-		_ = p.handle.Kill() // it may have ended just now
-		<-p.exited
-		return fmt.Errorf("stopping a 389 Directory Server: it did not end within %v and was killed", patience)
-	}
+	return nil
 }
 
 // Restart starts a stopped or killed server again on the same ports. One that runs is stopped first.
@@ -129,28 +118,15 @@ func (s *Server) Restart(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(binary, "-D", s.instance(), "-i", s.path("ns-slapd.pid"), "-d", "0")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.cfg.Dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &process{exited: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The kernel sends Pdeathsig when the thread that started the process ends, so that thread is kept.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	p, err := child.Start(cmd, false)
+	if err != nil {
 		return fmt.Errorf("starting a 389 Directory Server: %w", err)
 	}
-	p.handle, s.process = cmd.Process, p
+	s.process = p
 	deadline := time.After(patience)
-	for !answers(s.plain) || !answers(s.tls) {
+	for !child.Listens(s.plain) || !child.Listens(s.tls) {
 		select {
-		case <-p.exited:
+		case <-p.Exited:
 			s.process = nil
 			return fmt.Errorf("starting a 389 Directory Server: it ended at once: %s", s.complaint())
 		case <-deadline:
@@ -158,21 +134,10 @@ func (s *Server) Restart(ctx context.Context) error {
 		case <-time.After(5 * time.Millisecond):
 			continue
 		}
-		_ = p.handle.Kill() // it may have ended just now
-		<-p.exited
 		s.process = nil
-		return fmt.Errorf("starting a 389 Directory Server: it did not answer in time: %s", s.complaint())
+		return errors.Join(fmt.Errorf("starting a 389 Directory Server: it did not answer in time: %s", s.complaint()), p.Kill())
 	}
 	return nil
-}
-
-func answers(port int) bool {
-	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), time.Second)
-	if err != nil {
-		return false
-	}
-	c.Close()
-	return true
 }
 
 // complaint returns the end of what the server has written.
@@ -332,21 +297,4 @@ func schemaLDIF(schema []byte) ([]byte, error) {
 		}
 	}
 	return out.Bytes(), nil
-}
-
-// freePorts finds two ports that nobody listens on, below the range from which the kernel takes those of outgoing connections.
-func freePorts() (int, int, error) {
-	var found []int
-	for range 200 {
-		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer l.Close() // both are held until both are found
-		if found = append(found, port); len(found) == 2 {
-			return found[0], found[1], nil
-		}
-	}
-	return 0, 0, errors.New("no free port between 20000 and 32000")
 }

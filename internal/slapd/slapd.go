@@ -19,7 +19,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"hufu/internal/child"
 )
 
 // Config describes one server. MaxSize, Wait and Outlive may be left out.
@@ -44,7 +47,7 @@ type Server struct {
 	plain, tls  int // ports
 	publisherDN string
 	mu          sync.Mutex // guards process
-	process     *process
+	process     *child.Process
 }
 
 // Start writes the configuration and starts the server on free ports of the loopback interface. It returns when the server answers.
@@ -66,8 +69,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	// Between the look for free ports and the moment slapd takes them, somebody else may: then slapd ends, and other ports are tried.
 	for range 20 {
-		if s.plain, s.tls, err = freePorts(); err != nil {
-			return nil, err
+		if s.plain, s.tls, err = child.FreePorts(); err != nil {
+			return nil, fmt.Errorf("starting slapd: %w", err)
 		}
 		if s.process, err = s.launch(ctx); !errors.Is(err, errPortTaken) {
 			break
@@ -95,7 +98,7 @@ func (s *Server) Pid() int {
 	if s.process == nil {
 		return 0
 	}
-	return s.process.pid
+	return s.process.Pid
 }
 
 // Stop ends the process cleanly and waits for it. The folder stays. Stopping a stopped server is no error.
@@ -109,9 +112,12 @@ func (s *Server) stop() error {
 	if s.process == nil {
 		return nil
 	}
-	err := s.process.end(s.cfg.Wait)
+	err := s.process.End(s.cfg.Wait)
 	s.process = nil
-	return err
+	if err != nil {
+		return fmt.Errorf("stopping slapd: %w", err)
+	}
+	return nil
 }
 
 // Kill ends the process with SIGKILL and waits for it.
@@ -121,23 +127,27 @@ func (s *Server) Kill() error {
 	if s.process == nil {
 		return nil
 	}
-	err := s.process.kill()
+	err := s.process.Kill()
 	s.process = nil
-	return err
+	if err != nil {
+		return fmt.Errorf("killing slapd: %w", err)
+	}
+	return nil
 }
 
 // Pause stops the process with SIGSTOP: its connections stay open and nothing is answered until Resume.
-func (s *Server) Pause() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.process.signal(stopSignal)
-}
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
-func (s *Server) Resume() error {
+func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.process.signal(continueSignal)
+	if s.process == nil {
+		return errors.New("sending a signal to slapd: it does not run")
+	}
+	return s.process.Signal(sig)
 }
 
 // Restart starts a stopped or killed server again on the same ports. One that runs is stopped first.
