@@ -62,14 +62,5 @@ func (b *bench) filledNode(ctx context.Context, name string, n int) (*node, erro
 	b.atEnd(func() error {
 		return errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
 	})
-	for end := time.Now().Add(time.Minute); ; {
-		_, err := w.Operator.WhoAmI(ctx)
-		if err == nil {
-			return &node{World: w, pid: cmd.Process.Pid}, nil
-		}
-		if time.Now().After(end) || ctx.Err() != nil {
-			return nil, fmt.Errorf("the node does not answer: %w", err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	return &node{World: w, pid: cmd.Process.Pid}, w.Answers(ctx)
 }

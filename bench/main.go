@@ -59,6 +59,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"hufu/bench/world"
 )
 
 func main() {
@@ -76,13 +78,9 @@ func main() {
 
 // run works in a folder of its own beside this program and leaves only the table.
 func run(ctx context.Context, hufu string, pace float64, only string) (err error) {
-	self, err := os.Executable()
-	if err != nil {
+	b := &bench{began: time.Now(), pace: pace}
+	if b.programs, b.hufu, err = world.Beside(hufu); err != nil {
 		return err
-	}
-	b := &bench{began: time.Now(), pace: pace, programs: filepath.Dir(self), hufu: hufu}
-	if b.hufu == "" {
-		b.hufu = filepath.Join(b.programs, "..", "hufu")
 	}
 	if b.dir, err = os.MkdirTemp(b.programs, "work-"); err != nil {
 		return err

@@ -6,13 +6,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"time"
 
 	"hufu/internal/ocsp"
-	"hufu/store"
 )
 
 // nonces is how many different requests are asked, in turn.
@@ -61,29 +59,17 @@ func (b *bench) live(ctx context.Context) ([]figure, error) {
 func (n *node) askWithNonces(ctx context.Context, issuer *ocsp.Issuer) ([]pair, error) {
 	pairs := make([]pair, nonces)
 	for i := range pairs {
-		serial, err := store.ParseSerial(n.serials[i%len(n.serials)])
-		if err != nil {
-			return nil, err
-		}
 		nonce := make([]byte, 32)
 		rand.Read(nonce)
-		id := issuer.CertID(crypto.SHA1, serial[:])
-		if pairs[i].Request, err = ocsp.MakeRequest(nonce, id); err != nil {
-			return nil, err
-		}
-		if i >= 3 {
-			continue
-		}
-		answer, err := askOCSP(ctx, n.Publish+"/ocsp/services", pairs[i].Request)
+		q, err := n.question(issuer, i, nonce)
 		if err != nil {
 			return nil, err
 		}
-		parsed, err := ocsp.ParseResponse(answer, 1<<16)
-		if err != nil {
-			return nil, err
-		}
-		if s := parsed.Find(id); s == nil || s.Status != ocsp.Good || string(parsed.Nonce) != string(nonce) {
-			return nil, fmt.Errorf("the node's answer is not good, or has another nonce than was asked with")
+		pairs[i].Request = q.request
+		if i < 3 {
+			if _, err := n.good(ctx, q); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return pairs, nil

@@ -97,31 +97,53 @@ func (s side) once(ctx context.Context, n int) error {
 
 // ask has the node sign an answer for each certificate of the sample.
 func (n *node) ask(ctx context.Context, issuer *ocsp.Issuer) ([]pair, error) {
-	var pairs []pair
-	for _, hex := range n.serials {
-		serial, err := store.ParseSerial(hex)
+	pairs := make([]pair, len(n.serials))
+	for i := range pairs {
+		q, err := n.question(issuer, i, nil)
 		if err != nil {
 			return nil, err
 		}
-		id := issuer.CertID(crypto.SHA1, serial[:])
-		request, err := ocsp.MakeRequest(nil, id)
-		if err != nil {
+		pairs[i].Request = q.request
+		if pairs[i].Answer, err = n.good(ctx, q); err != nil {
 			return nil, err
 		}
-		answer, err := askOCSP(ctx, n.Publish+"/ocsp/services", request)
-		if err != nil {
-			return nil, err
-		}
-		parsed, err := ocsp.ParseResponse(answer, 1<<16)
-		if err != nil {
-			return nil, err
-		}
-		if s := parsed.Find(id); s == nil || s.Status != ocsp.Good {
-			return nil, fmt.Errorf("the node does not say good of %s", hex)
-		}
-		pairs = append(pairs, pair{request, answer})
 	}
 	return pairs, nil
+}
+
+// question is a request for the status of one certificate.
+type question struct {
+	serial         string
+	id             ocsp.CertID
+	nonce, request []byte
+}
+
+// question asks for a certificate of the sample, which is gone through in turn.
+func (n *node) question(issuer *ocsp.Issuer, i int, nonce []byte) (*question, error) {
+	q := &question{serial: n.serials[i%len(n.serials)], nonce: nonce}
+	serial, err := store.ParseSerial(q.serial)
+	if err != nil {
+		return nil, err
+	}
+	q.id = issuer.CertID(crypto.SHA1, serial[:])
+	q.request, err = ocsp.MakeRequest(nonce, q.id)
+	return q, err
+}
+
+// good has the node answer, and sees that it says good with the question's nonce.
+func (n *node) good(ctx context.Context, q *question) ([]byte, error) {
+	answer, err := askOCSP(ctx, n.Publish+"/ocsp/services", q.request)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := ocsp.ParseResponse(answer, 1<<16)
+	if err != nil {
+		return nil, err
+	}
+	if s := parsed.Find(q.id); s == nil || s.Status != ocsp.Good || !bytes.Equal(parsed.Nonce, q.nonce) {
+		return nil, fmt.Errorf("the node does not say good of %s, or with another nonce than was asked with", q.serial)
+	}
+	return answer, nil
 }
 
 func askOCSP(ctx context.Context, u string, request []byte) ([]byte, error) {

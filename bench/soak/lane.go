@@ -132,16 +132,10 @@ func (l *lane) start(ctx context.Context) error {
 	if err := l.launch(); err != nil {
 		return err
 	}
-	for end := time.Now().Add(time.Minute); ; {
-		_, err := l.world.Operator.WhoAmI(ctx)
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(end) || ctx.Err() != nil {
-			return fmt.Errorf("the node does not answer: %w; it said: %s", err, l.said())
-		}
-		time.Sleep(3 * time.Millisecond)
+	if err := l.world.Answers(ctx); err != nil {
+		return fmt.Errorf("%w; it said: %s", err, l.said())
 	}
+	return nil
 }
 
 func (l *lane) said() string {

@@ -33,6 +33,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"hufu/bench/world"
 )
 
 func main() {
@@ -49,15 +51,12 @@ func main() {
 }
 
 func run(ctx context.Context, hufu string, issuing, revoking int) error {
-	self, err := os.Executable()
+	programs, hufu, err := world.Beside(hufu)
 	if err != nil {
 		return err
 	}
-	s := &soak{began: time.Now(), hufu: hufu, witness: filepath.Join(filepath.Dir(self), "witness.so")}
-	if s.hufu == "" {
-		s.hufu = filepath.Join(filepath.Dir(self), "..", "hufu")
-	}
-	if s.dir, err = os.MkdirTemp(filepath.Dir(self), "soak-"); err != nil {
+	s := &soak{began: time.Now(), hufu: hufu, witness: filepath.Join(programs, "witness.so")}
+	if s.dir, err = os.MkdirTemp(programs, "soak-"); err != nil {
 		return err
 	}
 	kinds := []*kind{{what: "issuing", wanted: issuing, trial: (*lane).issuing}, {what: "revoking", wanted: revoking, trial: (*lane).revoking}}

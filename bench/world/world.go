@@ -3,6 +3,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"hufu/api/client"
 )
@@ -72,6 +74,31 @@ func (w *World) open() error {
 	// It asks once: whoever kills the node wants to know what was answered.
 	w.Operator, err = client.New(client.Config{URL: w.API, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}, Patience: -1})
 	return err
+}
+
+// Beside is the folder of this program, and the program hufu: the one that was
+// named, or else the one in the folder above.
+func Beside(named string) (programs, hufu string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", "", err
+	}
+	programs = filepath.Dir(self)
+	return programs, cmp.Or(named, filepath.Join(programs, "..", "hufu")), nil
+}
+
+// Answers waits until the node answers.
+func (w *World) Answers(ctx context.Context) error {
+	for end := time.Now().Add(time.Minute); ; {
+		_, err := w.Operator.WhoAmI(ctx)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return fmt.Errorf("the node does not answer: %w", err)
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
 }
 
 // Node is the number of the node's process.
