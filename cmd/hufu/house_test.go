@@ -33,6 +33,7 @@ var floors = map[string][]string{
 	// Floor 0.
 	"policy":           {"internal/oid"},
 	"hsm":              {},
+	"readers/apdu":     {},
 	"store":            {},
 	"store/bolt":       {"store"},
 	"store/enginetest": {"store"},
@@ -68,7 +69,7 @@ var roof = []string{"cmd/hufu"}
 
 // exampleImports is what a program under examples may use: what a stranger's
 // program could use, and the helpers that start real servers.
-var exampleImports = []string{"api/client", "verify", "hsm", "internal/cms", "internal/oid", "internal/slapd", "internal/softhsm"}
+var exampleImports = []string{"api/client", "verify", "hsm", "internal/cms", "internal/oid", "internal/slapd", "internal/softhsm", "readers/apdu"}
 
 // doors names the only packages that may import a module (by import path
 // prefix). Test files are free.
