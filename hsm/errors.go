@@ -14,6 +14,7 @@ var (
 	ErrKeyExists   = errors.New("the token holds a key with this label already")
 	ErrBusy        = errors.New("every session of the token is in use")
 	ErrClosed      = errors.New("the token was closed")
+	ErrBlob        = errors.New("the wrapped key does not open")
 )
 
 // errLost says that a connection is dead although no return value said so, for
@@ -62,7 +63,8 @@ func lost(err error) bool {
 // object. The key is searched again first; only when it is not found on a token
 // that is not well, the connection counts as lost.
 func stale(err error) bool {
-	return is(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) || is(err, pkcs11.CKR_KEY_HANDLE_INVALID)
+	return is(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) || is(err, pkcs11.CKR_KEY_HANDLE_INVALID) ||
+		is(err, pkcs11.CKR_WRAPPING_KEY_HANDLE_INVALID) || is(err, pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID)
 }
 
 // refusedPIN reports whether err means that the PIN itself was not accepted.

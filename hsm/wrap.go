@@ -160,6 +160,9 @@ func (s *SecretKey) unwrap(ctx context.Context, blob []byte, spec KeySpec, pub c
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
+	if !wrappedForm(blob) {
+		return nil, fmt.Errorf("%w: %d octets are no wrapped private key", ErrBlob, len(blob))
+	}
 	pub, spki, err := normal(pub)
 	if err != nil {
 		return nil, err
