@@ -1,6 +1,6 @@
-// Package cms reads and writes the two forms of the Cryptographic Message Syntax
-// that Hufu exchanges: SignedData with exactly one signer, and AuthEnvelopedData
-// for exactly one recipient.
+// Package cms reads and writes the three forms of the Cryptographic Message Syntax
+// that Hufu exchanges: SignedData with exactly one signer, AuthEnvelopedData for
+// exactly one recipient, and EnvelopedData with a private key that a token wrapped.
 //
 // SignedData (RFC 5652, Section 5) carries its content, names its content type
 // explicitly, and signs the attributes contentType, messageDigest, signingTime
@@ -13,6 +13,11 @@
 // SHA-256 and AES-256 key wrap (RFC 5753, RFC 3565), for an RSA key by OAEP with
 // the hash named (RFC 8017, RFC 4055). Its inner type is id-data and it has no
 // authenticated attributes, since OpenSSL 3.0 cannot read them.
+//
+// EnvelopedData (RFC 5652, Section 6) holds a private key whose plaintext is known to
+// the token that wrapped it and to the recipient alone: the content is encrypted by
+// AES-256 key wrap with padding (RFC 5649), which is sealed with no further tag. The
+// recipient is a certificate, or a bare P-256 key named by its key identifier.
 //
 // The package refuses whatever it would not write itself, but for attributes that
 // are signed: BER, trailing data, sets out of order, several signers or

@@ -90,9 +90,9 @@ func (s *Sealer) Seal(plain []byte) ([]byte, error) {
 	var recipient []byte
 	switch key := cert.PublicKey.(type) {
 	case *ecdsa.PublicKey:
-		recipient, err = agreeRecipient(cert, key, cek, random)
+		recipient, err = agreeCertificate(cert, key, cek, random)
 	case *rsa.PublicKey:
-		recipient, err = s.transportRecipient(cert, key, cek, random)
+		recipient, err = transportRecipient(cert, key, s.OAEP, cek, random)
 	default:
 		err = errUnsupportedKey
 	}
@@ -139,12 +139,22 @@ func marshalEnvelope(recipient, nonce, sealed []byte) ([]byte, error) {
 	})
 }
 
-// agreeRecipient encodes KeyAgreeRecipientInfo with an ephemeral key
-// (RFC 5652, Section 6.2.2; RFC 5753, Section 3.1.1).
-func agreeRecipient(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, random io.Reader) ([]byte, error) {
+// agreeCertificate names the recipient by its certificate, which must be one for key
+// agreement.
+func agreeCertificate(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, random io.Reader) ([]byte, error) {
 	if cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageKeyAgreement == 0 {
 		return nil, errors.New("cms: the recipient's key usage has no keyAgreement: give its encryption certificate")
 	}
+	id, err := identify(cert.Raw)
+	if err != nil {
+		return nil, err
+	}
+	return agreeRecipient(id.add, key, cek, random)
+}
+
+// agreeRecipient encodes KeyAgreeRecipientInfo with an ephemeral key
+// (RFC 5652, Section 6.2.2; RFC 5753, Section 3.1.1); name writes who it is for.
+func agreeRecipient(name func(*cryptobyte.Builder), key *ecdsa.PublicKey, cek []byte, random io.Reader) ([]byte, error) {
 	if err := checkEC(key); err != nil {
 		return nil, err
 	}
@@ -165,10 +175,6 @@ func agreeRecipient(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, ra
 	if err != nil {
 		return nil, err
 	}
-	id, err := identify(cert.Raw)
-	if err != nil {
-		return nil, err
-	}
 	var b cryptobyte.Builder
 	b.AddASN1(tag1, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(3)
@@ -181,7 +187,7 @@ func agreeRecipient(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, ra
 		b.AddBytes(keyAgree)
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				id.add(b)
+				name(b)
 				b.AddASN1OctetString(wrapped)
 			})
 		})
@@ -190,7 +196,7 @@ func agreeRecipient(cert *x509.Certificate, key *ecdsa.PublicKey, cek []byte, ra
 }
 
 // transportRecipient encodes KeyTransRecipientInfo (RFC 5652, Section 6.2.1).
-func (s *Sealer) transportRecipient(cert *x509.Certificate, key *rsa.PublicKey, cek []byte, random io.Reader) ([]byte, error) {
+func transportRecipient(cert *x509.Certificate, key *rsa.PublicKey, oaep crypto.Hash, cek []byte, random io.Reader) ([]byte, error) {
 	if cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageKeyEncipherment == 0 {
 		return nil, errors.New("cms: the recipient's key usage has no keyEncipherment: give its encryption certificate")
 	}
@@ -198,12 +204,12 @@ func (s *Sealer) transportRecipient(cert *x509.Certificate, key *rsa.PublicKey, 
 		return nil, err
 	}
 	hash, name := crypto.SHA256, oaepSHA256
-	switch s.OAEP {
+	switch oaep {
 	case 0, crypto.SHA256:
 	case crypto.SHA1:
 		hash, name = crypto.SHA1, oaepSHA1
 	default:
-		return nil, fmt.Errorf("cms: OAEP with %v is not supported: use SHA-256 or SHA-1", s.OAEP)
+		return nil, fmt.Errorf("cms: OAEP with %v is not supported: use SHA-256 or SHA-1", oaep)
 	}
 	wrapped, err := rsa.EncryptOAEP(hash.New(), random, key, cek, nil)
 	if err != nil {
@@ -250,7 +256,7 @@ func deriveKey(z []byte, wrap asn1.ObjectIdentifier, size int, ukm []byte) []byt
 
 // Opener opens what was sealed for one certificate. One of the keys is set.
 type Opener struct {
-	Certificate []byte            // DER; an envelope for any other is ErrRecipient
+	Certificate []byte            // DER; an envelope for any other is ErrRecipient; nil for OpenKey: the bare ECDH key
 	ECDH        ecdh.KeyExchanger // the certificate's key on an EC curve
 	RSA         crypto.Decrypter  // the certificate's RSA key
 }
@@ -258,6 +264,7 @@ type Opener struct {
 // envelope is a parsed AuthEnvelopedData.
 type envelope struct {
 	recipient  identity
+	keyID      []byte // in place of recipient, for a bare key
 	ephemeral  []byte // point, for key agreement
 	ukm        []byte
 	hash       crypto.Hash // of OAEP, for key transport
@@ -335,13 +342,7 @@ func parseEnvelope(der []byte) (*envelope, error) {
 	}
 	e := &envelope{}
 	r.version(0, "authEnvelopedData version")
-	set := r.into(cbasn1.SET, "recipientInfos")
-	if set.next(tag1) {
-		e.parseAgreement(set.into(tag1, "keyAgreeRecipientInfo"))
-	} else {
-		e.parseTransport(set.into(cbasn1.SEQUENCE, "keyTransRecipientInfo"))
-	}
-	set.end("recipientInfos: there is one recipient")
+	e.parseRecipient(r, false)
 
 	content := r.into(cbasn1.SEQUENCE, "authEncryptedContentInfo")
 	content.identifier(oid.CMSData, "inner content type")
@@ -366,7 +367,18 @@ func parseEnvelope(der []byte) (*envelope, error) {
 	return e, nil
 }
 
-func (e *envelope) parseAgreement(r *reader) {
+// parseRecipient reads the one recipient; bare allows one that has no certificate.
+func (e *envelope) parseRecipient(r *reader, bare bool) {
+	set := r.into(cbasn1.SET, "recipientInfos")
+	if set.next(tag1) {
+		e.parseAgreement(set.into(tag1, "keyAgreeRecipientInfo"), bare)
+	} else {
+		e.parseTransport(set.into(cbasn1.SEQUENCE, "keyTransRecipientInfo"))
+	}
+	set.end("recipientInfos: there is one recipient")
+}
+
+func (e *envelope) parseAgreement(r *reader, bare bool) {
 	r.version(3, "keyAgreeRecipientInfo version")
 	originator := r.into(tag0, "originator")
 	public := originator.into(tag1, "originatorKey")
@@ -393,7 +405,13 @@ func (e *envelope) parseAgreement(r *reader) {
 	r.end("keyAgreeRecipientInfo")
 	key := keys.into(cbasn1.SEQUENCE, "recipientEncryptedKey")
 	keys.end("recipientEncryptedKeys: there is one recipient")
-	e.recipient = key.identity()
+	if bare && key.next(tag0) {
+		id := key.into(tag0, "rKeyId")
+		e.keyID = id.content(cbasn1.OCTET_STRING, "subjectKeyIdentifier")
+		id.end("rKeyId: no date and no other attribute")
+	} else {
+		e.recipient = key.identity()
+	}
 	e.wrapped = key.content(cbasn1.OCTET_STRING, "encryptedKey")
 	key.end("recipientEncryptedKey")
 }

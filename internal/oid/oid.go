@@ -32,6 +32,7 @@ var (
 	ContentApproval       = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 4}
 	ContentSealedScript   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 5}
 	ContentTicket         = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 6}
+	ContentPrivateKey     = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 10} // PrivateKeyInfo, RFC 5208, as a token wraps it
 
 	// Extensions in certificate requests. EncryptionKey carries the
 	// SubjectPublicKeyInfo of the pair's encryption key, vouched for by the
