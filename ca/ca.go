@@ -174,6 +174,12 @@ type Request struct {
 	// bytes (see EncryptionKeyOf).
 	SPKI []byte
 
+	// Kept says that the key management centre made the key in SPKI and keeps
+	// it, so that no CSR vouches for it. It is for reader-encrypt alone and
+	// refused for every profile whose key can sign. Who orders checks in
+	// Reserve that the centre has the key and keeps it for this reader.
+	Kept bool `json:",omitempty"` // an order without it keeps its sum
+
 	Name policy.Name
 
 	// Line names the certificate line that this one renews; "" begins a new

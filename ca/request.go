@@ -25,6 +25,9 @@ const (
 // signature.
 const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 
+// keptProfile is the only one whose keys the key management centre makes.
+const keptProfile = "reader-encrypt"
+
 // prepare does steps 1 to 3 for one order. It reads and writes no book.
 func (a *Authority) prepare(u *underway) error {
 	if u.Requester == "" || len(u.Requests) == 0 || len(u.Requests) > maxRequests {
@@ -92,9 +95,14 @@ func (a *Authority) prepareOne(u *underway, i int, csrs []*issuance.CSR, now tim
 }
 
 // provenKey returns the key of request i: that of its own CSR, or one that a CSR
-// of the same order, for the same reader of the same CA, carries.
+// of the same order, for the same reader of the same CA, carries, or one that the key
+// management centre keeps.
 func (u *underway) provenKey(i int, profile *policy.Profile, csrs []*issuance.CSR) ([]byte, error) {
 	r := &u.Requests[i]
+	if r.Kept && (profile.Name != keptProfile || (profile.KeyUsage|profile.KeyUsageRSA)&signing != 0) {
+		return nil, &RequestError{Problem: "request-kept", Detail: fmt.Sprintf("a key of profile %s is never made by the key management centre", profile.Name),
+			Remedy: "make the key where it is used, and send a PKCS#10 request made with it"}
+	}
 	if csrs[i] != nil {
 		if r.SPKI != nil {
 			return nil, &RequestError{Problem: "request-key", Detail: "the request brings a CSR and a bare key", Remedy: "send one of them"}
@@ -106,6 +114,9 @@ func (u *underway) provenKey(i int, profile *policy.Profile, csrs []*issuance.CS
 	}
 	if profile.KeyUsage&signing != 0 {
 		return nil, &RequestError{Problem: "request-key", Detail: fmt.Sprintf("a key of profile %s can sign and has not", profile.Name), Remedy: "send a PKCS#10 request made with the private key"}
+	}
+	if r.Kept {
+		return r.SPKI, nil
 	}
 	for j, csr := range csrs {
 		if csr == nil || u.Requests[j].CA != r.CA || u.Requests[j].Name.Reader != r.Name.Reader || u.Requests[j].Name.City != r.Name.City {
