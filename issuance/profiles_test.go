@@ -57,6 +57,8 @@ func samples(t testing.TB) []sample {
 		{"client of a city", testpki.Must(w.Client("Back end", "330100")), "sslclient"},
 		{"client with a name", certify("services", "client", policy.Name{CommonName: "node", DNS: []string{"node.card.example"}, Organisation: "杭州市民卡"}, p384), "sslclient"},
 		{"operator", testpki.Must(w.Operator("王芳", "330100")), "smimesign"},
+		{"recipient", testpki.Must(w.CA("staff").New("recipient", policy.Name{Person: "王芳"})), ""},
+		{"recipient with RSA", certify("staff", "recipient", policy.Name{Person: "王芳"}, rsaKey()), "smimeencrypt"},
 	}
 	for _, ca := range w.CAs()[1:] {
 		list = append(list, sample{"ocsp of " + ca.Record.ID, testpki.Must(ca.New("ocsp", policy.Name{})), "ocsphelper"})

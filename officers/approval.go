@@ -74,7 +74,7 @@ const (
 // ApprovalError says why an approval cannot be given or used.
 type ApprovalError struct {
 	ID      string
-	Problem string // stable: "expired", "not-open", "not-granted", "own-request", "given-before", "other-bytes", "signature", "withdrawn"
+	Problem string // stable: "expired", "not-open", "not-granted", "own-request", "given-before", "other-bytes", "signature", "withdrawn", "role"
 	Detail  string
 	Remedy  string
 }
@@ -122,6 +122,9 @@ func (o *Office) Approve(tx *store.Tx, c policy.Caller, id string, der []byte) (
 	if err := policy.Allowed(c, policy.OpApprovalGive, a.City); err != nil {
 		return nil, err
 	}
+	if !counts(c, a.Op) {
+		return nil, &ApprovalError{id, "role", fmt.Sprintf("only a %s can approve %s", policy.Approver(a.Op), a.Op), "ask people with that role"}
+	}
 	switch {
 	case a.state(tx.Now()) == Expired:
 		return nil, &ApprovalError{id, "expired", "it has expired", "have it requested again"}
@@ -144,6 +147,12 @@ func (o *Office) Approve(tx *store.Tx, c policy.Caller, id string, der []byte) (
 	}
 	a.Seq = a.journal(tx, store.KindApprovalGiven, c)
 	return a, approvals.Put(tx, a)
+}
+
+// counts tells whether the caller has the role that approvers of the operation need.
+func counts(c policy.Caller, op policy.Operation) bool {
+	role := policy.Approver(op)
+	return role == "" || slices.Contains(c.Roles, role)
 }
 
 // checkConsent checks that the message is the caller's signature over exactly
@@ -193,18 +202,18 @@ func (o *Office) Consume(tx *store.Tx, id string, request store.Hash) error {
 // whose rights were taken away, comes to nothing. A certificate that was renewed
 // stands for the one before it.
 func (o *Office) stillStands(tx *store.Tx, a *Approval) error {
-	if err := o.couldNow(tx, a, a.Requester, a.Name, a.Op); err != nil {
+	if err := o.couldNow(tx, a, a.Requester, a.Name, a.Op, false); err != nil {
 		return err
 	}
 	for _, g := range a.Given {
-		if err := o.couldNow(tx, a, g.Fingerprint, g.Name, policy.OpApprovalGive); err != nil {
+		if err := o.couldNow(tx, a, g.Fingerprint, g.Name, policy.OpApprovalGive, true); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *Office) couldNow(tx *store.Tx, a *Approval, fingerprint store.Hash, name string, op policy.Operation) error {
+func (o *Office) couldNow(tx *store.Tx, a *Approval, fingerprint store.Hash, name string, op policy.Operation, approves bool) error {
 	gone := func(why string) error {
 		return &ApprovalError{a.ID, "withdrawn", fmt.Sprintf("%q, who had a part in it, %s", name, why), "have it requested again, by people who may"}
 	}
@@ -224,8 +233,13 @@ func (o *Office) couldNow(tx *store.Tx, a *Approval, fingerprint store.Hash, nam
 		return err
 	case problem != "":
 		return gone("has a certificate that is " + problem)
-	case policy.Allowed(policy.Caller{Name: p.Name, Roles: p.Roles, City: p.City}, op, a.City) != nil:
+	}
+	c := policy.Caller{Name: p.Name, Roles: p.Roles, City: p.City}
+	switch {
+	case policy.Allowed(c, op, a.City) != nil:
 		return gone("may not do " + string(op) + " any more")
+	case approves && !counts(c, a.Op):
+		return gone("is no " + string(policy.Approver(a.Op)) + " any more")
 	}
 	return nil
 }

@@ -160,6 +160,13 @@ var Profiles = []Profile{
 		Form: FormPerson, Keys: anyKey, Kinds: []string{KindStaff}, Ask: []Role{CAAdmin},
 	},
 	{
+		// Whom a recovered key is sealed to. It signs nothing and opens no door.
+		Name: "recipient", KeyUsage: x509.KeyUsageKeyAgreement, KeyUsageRSA: x509.KeyUsageKeyEncipherment,
+		EKU:    []asn1.ObjectIdentifier{oid.EKUEmailProtection},
+		Policy: oid.PolicyStaff, Validity: 365 * day, Backdate: 5 * time.Minute,
+		Form: FormPerson, Keys: anyKey, Kinds: []string{KindStaff}, Ask: []Role{CAAdmin}, Approvals: 1,
+	},
+	{
 		Name: "ocsp", KeyUsage: x509.KeyUsageDigitalSignature, EKU: []asn1.ObjectIdentifier{oid.EKUOCSPSigning},
 		Policy: oid.PolicyCA, Validity: 7 * day, Backdate: 5 * time.Minute,
 		Form: FormResponder, Keys: anyKey, Kinds: []string{KindDevice, KindCity, KindServices, KindStaff},

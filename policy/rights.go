@@ -57,6 +57,8 @@ const (
 	OpTopUpRead          Operation = "topup.read"
 	OpAgreementWrite     Operation = "agreement.write"
 	OpAgreementRead      Operation = "agreement.read"
+	OpEscrowRead         Operation = "escrow.read"
+	OpEscrowRecover      Operation = "escrow.recover"
 	OpBackup             Operation = "backup"
 	OpCheck              Operation = "check"
 )
@@ -128,9 +130,20 @@ var rights = []right{
 	{[8]scope{not, not, own, own, own, not, all, own}, OpTopUpRead},
 	{[8]scope{not, not, own, own, not, not, not, not}, OpAgreementWrite},
 	{[8]scope{not, own, own, own, not, not, all, own}, OpAgreementRead},
+	{[8]scope{not, hub, hub, not, not, hub, all, not}, OpEscrowRead},
+	{[8]scope{not, not, hub, not, not, hub, not, not}, OpEscrowRecover},
 	{[8]scope{not, hub, hub, not, not, not, not, not}, OpBackup},
 	{[8]scope{not, hub, hub, not, not, not, all, not}, OpCheck},
 }
+
+// approvers names the role that alone counts in an approval of an operation,
+// where it is not enough to be somebody who may approve: what a kept key is
+// recovered for is for recovery officers to judge.
+var approvers = map[Operation]Role{OpEscrowRecover: KeyOfficer}
+
+// Approver returns the role that an approver of the operation must have, "" where
+// anybody counts who may approve.
+func Approver(op Operation) Role { return approvers[op] }
 
 // Operations lists every operation, in the order of the table.
 func Operations() []Operation {

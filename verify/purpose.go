@@ -26,6 +26,7 @@ const (
 	Staff                               // a person signs approvals, or is a TLS client
 	Server                              // a TLS server
 	Client                              // a machine as TLS client
+	Recipient                           // recovered keys are sealed to a person
 )
 
 // purposes says what each purpose demands of the certificate.
@@ -43,6 +44,7 @@ var purposes = map[Purpose]struct {
 	Staff:            {"act for a person", oid.PolicyStaff, oid.EKUClientAuth, false},
 	Server:           {"be a TLS server", oid.PolicyService, oid.EKUServerAuth, false},
 	Client:           {"be a machine's TLS client", oid.PolicyService, oid.EKUClientAuth, false},
+	Recipient:        {"have recovered keys sealed to a person", oid.PolicyStaff, oid.EKUEmailProtection, true},
 }
 
 // String says what the certificate should do: "sign for a reader".
