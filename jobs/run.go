@@ -34,11 +34,22 @@ func (r *Run) Progress(ctx context.Context, done, total int64) error {
 // Save records items, and the cursor from which the job goes on after a kill, in
 // one transaction; Done moves forward by the number of items.
 func (r *Run) Save(ctx context.Context, cursor any, results ...Item) error {
+	return r.SaveWith(ctx, cursor, func(*store.Tx) ([]Item, error) { return results, nil })
+}
+
+// SaveWith is Save for work that is done in the book: work does it in the
+// transaction that records its results, so that a kill leaves both or neither. It
+// may run more than once; its error is what SaveWith returns.
+func (r *Run) SaveWith(ctx context.Context, cursor any, work func(*store.Tx) ([]Item, error)) error {
 	b, err := json.Marshal(cursor)
 	if err != nil {
 		return fmt.Errorf("writing the cursor of job %s: %w", r.ID, err)
 	}
 	return r.update(ctx, func(tx *store.Tx, job *Job) error {
+		results, err := work(tx)
+		if err != nil {
+			return err
+		}
 		job.Cursor = b
 		job.Done += int64(len(results))
 		for i := range results {

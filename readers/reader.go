@@ -60,6 +60,7 @@ type Change struct {
 	To    State
 	Actor string
 	Note  string
+	Seq   uint64 `json:",omitempty"` // its event
 }
 
 var register = store.Table[Reader]{

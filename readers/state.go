@@ -147,9 +147,9 @@ func (rd *Reader) move(tx *store.Tx, s Step, to State, actor, note string) error
 	if over := len(rd.History) + 1 - maxHistory; over > 0 {
 		rd.History = slices.Delete(rd.History, 1, 1+over) // where it came from stays
 	}
-	rd.History = append(rd.History, Change{Time: tx.Now().UTC().Truncate(time.Second), Step: s.Name, From: rd.State, To: to, Actor: actor, Note: note})
-	rd.State = to
 	rd.Seq = tx.Append(store.Event{Kind: s.Kind, CA: rd.CA, Serial: rd.Sign, Actor: actor, Detail: rd.detail()})
+	rd.History = append(rd.History, Change{Time: tx.Now().UTC().Truncate(time.Second), Step: s.Name, From: rd.State, To: to, Actor: actor, Note: note, Seq: rd.Seq})
+	rd.State = to
 	return register.Put(tx, rd)
 }
 
