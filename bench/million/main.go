@@ -1,10 +1,11 @@
 // Command million makes a CRL of a book with a million revoked certificates and
 // says what it took: seconds, and octets of anonymous memory at the peak.
 //
-//	million make DIR N    a CA and a book with N revoked certificates
-//	million fill FILE N   N revoked certificates of the CA "services" in a node's book
-//	million hufu DIR      its CRL by Hufu: streamed from the book into the book
-//	million x509 DIR      its CRL by x509.CreateRevocationList, fed from the same book
+//	million make DIR N      a CA and a book with N revoked certificates
+//	million fill FILE N     N revoked certificates of the CA "services" in a node's book
+//	million readers FILE N  N readers with their certificates in a node's book
+//	million hufu DIR        its CRL by Hufu: streamed from the book into the book
+//	million x509 DIR        its CRL by x509.CreateRevocationList, fed from the same book
 //
 // Each is a process of its own, so that the memory of one is not that of another.
 package main
@@ -48,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return create(ctx, args[1], n)
-	case len(args) == 3 && args[0] == "fill":
+	case len(args) == 3 && (args[0] == "fill" || args[0] == "readers"):
 		n, err := strconv.Atoi(args[2])
 		if err != nil {
 			return err
@@ -61,13 +62,17 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(fill(ctx, book, n), book.Close())
+		put := fill
+		if args[0] == "readers" {
+			put = enrol
+		}
+		return errors.Join(put(ctx, book, n), book.Close())
 	case len(args) == 2 && args[0] == "hufu":
 		return measured(ctx, args[1], byHufu)
 	case len(args) == 2 && args[0] == "x509":
 		return measured(ctx, args[1], byX509)
 	}
-	return errors.New("usage: million make DIR N | fill FILE N | hufu DIR | x509 DIR")
+	return errors.New("usage: million make DIR N | fill FILE N | readers FILE N | hufu DIR | x509 DIR")
 }
 
 // create makes the CA and its book.
