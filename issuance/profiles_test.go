@@ -45,6 +45,7 @@ func samples(t testing.TB) []sample {
 	pair := testpki.Must(w.Reader("330100", "33010000001"))
 	list := []sample{
 		{"device", testpki.Must(w.Device("33010000001")), "sslclient"},
+		{"centre-sign", testpki.Must(w.CentreSigner()), ""},
 		{"reader-sign", pair.Sign, "sslclient"},
 		{"reader-sign P-384", certify("330100", "reader-sign", reader, p384), "sslclient"},
 		{"reader-sign RSA", certify("330100", "reader-sign", reader, rsaKey()), "sslclient"},

@@ -21,6 +21,7 @@ const (
 	FormRoot      NameForm = "root"      // CN
 	FormCA        NameForm = "ca"        // OU=city for a city CA, CN
 	FormDevice    NameForm = "device"    // CN and one dNSName r<number>.devices.<domain>, serialNumber
+	FormCentre    NameForm = "centre"    // CN and one dNSName centre.<domain>
 	FormReader    NameForm = "reader"    // OU=city, CN and one dNSName r<number>.<city>.readers.<domain>, serialNumber
 	FormCity      NameForm = "city"      // OU=city, CN and one dNSName sign.<city>.readers.<domain>
 	FormServer    NameForm = "server"    // CN = the first dNSName; one or more dNSNames
@@ -72,6 +73,9 @@ func ReaderName(number, city, domain string) string {
 // CitySignerName is the DNS name of a city's signer.
 func CitySignerName(city, domain string) string { return "sign." + CityDomain(city, domain) }
 
+// CentreSignerName is the DNS name of the centre's signer.
+func CentreSignerName(domain string) string { return "centre." + domain }
+
 // CityDomain is the DNS name that a city CA is fenced to.
 func CityDomain(city, domain string) string { return city + ".readers." + domain }
 
@@ -104,6 +108,9 @@ func (f NameForm) Names(n Name, c Context) (attributes []Attribute, dns []string
 		return f.caNames(n)
 	case FormDevice:
 		return deviceNames(n, c)
+	case FormCentre:
+		name := CentreSignerName(c.Domain)
+		return []Attribute{{oid.AttributeCommonName, name}}, []string{name}, nil
 	case FormReader, FormCity:
 		return f.cityNames(n, c)
 	case FormServer, FormClient, FormPerson:
@@ -119,6 +126,7 @@ var formUses = map[NameForm][]string{
 	FormRoot:      {"organisation", "country", "commonName"},
 	FormCA:        {"city", "commonName"},
 	FormDevice:    {"reader"},
+	FormCentre:    {},
 	FormReader:    {"reader", "city"},
 	FormCity:      {"city"},
 	FormServer:    {"dns", "organisation"},

@@ -49,8 +49,8 @@ type Kind struct {
 var Kinds = []Kind{
 	{
 		Name:     KindDevice,
-		EKU:      []asn1.ObjectIdentifier{oid.EKUClientAuth},
-		Policies: []asn1.ObjectIdentifier{oid.PolicyDevice, oid.PolicyCA},
+		EKU:      []asn1.ObjectIdentifier{oid.EKUClientAuth, oid.EKUCentreSigning},
+		Policies: []asn1.ObjectIdentifier{oid.PolicyDevice, oid.PolicyCentre, oid.PolicyCA},
 	},
 	{
 		Name:     KindCity,
@@ -122,6 +122,11 @@ var Profiles = []Profile{
 		Name: "device", KeyUsage: x509.KeyUsageDigitalSignature, EKU: []asn1.ObjectIdentifier{oid.EKUClientAuth},
 		Policy: oid.PolicyDevice, Validity: 3650 * day, Backdate: 5 * time.Minute,
 		Form: FormDevice, Keys: anyKey, Kinds: []string{KindDevice}, Ask: []Role{CAOperator},
+	},
+	{
+		Name: "centre-sign", KeyUsage: x509.KeyUsageDigitalSignature, EKU: []asn1.ObjectIdentifier{oid.EKUCentreSigning},
+		Policy: oid.PolicyCentre, Validity: 730 * day, Backdate: 5 * time.Minute,
+		Form: FormCentre, Keys: anyKey, Kinds: []string{KindDevice}, Ask: []Role{CAOperator}, Approvals: 1,
 	},
 	{
 		Name: "reader-sign", KeyUsage: x509.KeyUsageDigitalSignature,

@@ -168,6 +168,7 @@ var subjects = map[NameForm]string{
 	FormRoot:      "C O CN",
 	FormCA:        "C O OU? CN",
 	FormDevice:    "C O CN serialNumber",
+	FormCentre:    "C O CN",
 	FormReader:    "C O OU CN serialNumber",
 	FormCity:      "C O OU CN",
 	FormServer:    "C O CN?",
@@ -242,6 +243,8 @@ func checkSubjectNames(s *Subject) string {
 	switch s.Profile.Form {
 	case FormDevice:
 		want = DeviceName(number, issuer.Domain)
+	case FormCentre:
+		want = CentreSignerName(issuer.Domain)
 	case FormReader:
 		want = ReaderName(number, issuer.City, issuer.Domain)
 	case FormCity:

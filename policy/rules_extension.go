@@ -44,7 +44,7 @@ func needsNames(s *Subject) bool {
 }
 
 // namedForms are the forms with at least one dNSName. A client may have some.
-var namedForms = []NameForm{FormDevice, FormReader, FormCity, FormServer}
+var namedForms = []NameForm{FormDevice, FormCentre, FormReader, FormCity, FormServer}
 
 func extensionIndex(id asn1.ObjectIdentifier) int {
 	for i := range extensions {

@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -107,15 +109,18 @@ func (c *coder) hash(field string, v *[32]byte) {
 	copy(v[:], b)
 }
 
-// transaction is 16 octets, for people 32 hexadecimal digits.
-func (c *coder) transaction(v *string) {
+func (c *coder) transaction(v *string) { c.id("transaction", v, 16) }
+
+// id is 16 octets, for people 32 hexadecimal digits; none where min is 0.
+func (c *coder) id(field string, v *string, min int) {
 	b, err := hex.DecodeString(*v)
-	c.demand(err == nil, "transaction")
-	c.octets("transaction", &b, 16, 16)
+	c.demand(err == nil, field)
+	c.octets(field, &b, min, 16)
+	c.demand(len(b) == 0 || len(b) == 16, field)
 	if c.out == nil {
 		*v = hex.EncodeToString(b)
 	}
-	c.demand(*v == hex.EncodeToString(b), "transaction")
+	c.demand(*v == hex.EncodeToString(b), field)
 }
 
 // text is a UTF8String of min to max of these characters, all of them ASCII.
@@ -138,6 +143,65 @@ func (c *coder) card(v *string) { c.text("card", v, digits+"ABCDEF", 8, 32) }
 
 func (c *coder) reader(v *string) {
 	c.text("reader", v, digits+"abcdefghijklmnopqrstuvwxyz-.", 1, 253)
+}
+
+// readerNumber is the number on a reader's back.
+func (c *coder) readerNumber(v *string) {
+	c.text("reader's number", v, digits+"abcdefghijklmnopqrstuvwxyz", 1, 20)
+}
+
+// words is a UTF8String of min to max octets that can be printed, without a blank
+// at either end.
+func (c *coder) words(field string, v *string, min, max int) {
+	if c.out != nil {
+		c.out.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(*v)) })
+	} else {
+		var b []byte
+		c.demand(c.in.ReadASN1Bytes(&b, cbasn1.UTF8String), field)
+		*v = string(b)
+	}
+	c.demand(len(*v) >= min && len(*v) <= max && utf8.ValidString(*v) && strings.TrimSpace(*v) == *v &&
+		!strings.ContainsFunc(*v, func(r rune) bool { return !unicode.IsPrint(r) }), field)
+}
+
+// sequenceOf is a SEQUENCE OF SEQUENCEs with min to max elements.
+func sequenceOf[T any](c *coder, field string, v *[]T, min, max int, element func(*coder, *T)) {
+	if c.out != nil {
+		c.demand(len(*v) >= min && len(*v) <= max, field)
+		c.out.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			inner := &coder{out: b}
+			for i := 0; i < len(*v) && i < max; i++ {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					inner.out = b
+					element(inner, &(*v)[i])
+				})
+			}
+			c.inherit(inner)
+		})
+		return
+	}
+	var in cryptobyte.String
+	c.demand(c.in.ReadASN1(&in, cbasn1.SEQUENCE), field)
+	inner := &coder{}
+	for !in.Empty() && inner.bad == "" {
+		if len(*v) == max || !in.ReadASN1(&inner.in, cbasn1.SEQUENCE) {
+			c.demand(false, field)
+			return
+		}
+		var e T
+		element(inner, &e)
+		inner.demand(inner.in.Empty(), field)
+		*v = append(*v, e)
+	}
+	c.inherit(inner)
+	c.demand(len(*v) >= min, field)
+}
+
+// inherit takes over the fault of an element.
+func (c *coder) inherit(inner *coder) {
+	if c.bad == "" {
+		c.bad = inner.bad
+	}
 }
 
 // number is an INTEGER from min to the largest of its type.

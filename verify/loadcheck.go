@@ -55,25 +55,29 @@ func (v *Verifier) LoadRequest(ctx context.Context, der []byte) (*Load, error) {
 // pair finds the encryption certificate that travels with a message and holds it
 // against the signer's.
 func (v *Verifier) pair(m *Message, want [32]byte) (*Cert, error) {
-	wrong := func(detail string) error { return &PairError{Subject: m.Signer.Subject, Detail: detail} }
 	for _, der := range m.Certificates {
-		if sha256.Sum256(der) != want {
-			continue
+		if sha256.Sum256(der) == want {
+			return v.pairOf(m, der)
 		}
-		c, err := v.Chain(der, m.Certificates, ReaderEncryption)
-		switch {
-		case err != nil:
-			return nil, err
-		case c.Issuer.Hash != m.Signer.Issuer.Hash:
-			return nil, wrong("another CA signed its encryption certificate")
-		case c.Name != m.Signer.Name:
-			return nil, wrong("the encryption certificate is that of " + c.Name)
-		case bytes.Equal(c.X509.RawSubjectPublicKeyInfo, m.Signer.X509.RawSubjectPublicKeyInfo):
-			return nil, wrong("they have one key: a key that signs does not seal")
-		}
-		return c, nil
 	}
-	return nil, wrong("the encryption certificate that the request names does not travel with it")
+	return nil, &PairError{Subject: m.Signer.Subject, Detail: "the encryption certificate that the request names does not travel with it"}
+}
+
+// pairOf holds an encryption certificate against the signer of a message.
+func (v *Verifier) pairOf(m *Message, der []byte) (*Cert, error) {
+	wrong := func(detail string) error { return &PairError{Subject: m.Signer.Subject, Detail: detail} }
+	c, err := v.Chain(der, m.Certificates, ReaderEncryption)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Issuer.Hash != m.Signer.Issuer.Hash:
+		return nil, wrong("another CA signed its encryption certificate")
+	case c.Name != m.Signer.Name:
+		return nil, wrong("the encryption certificate is that of " + c.Name)
+	case bytes.Equal(c.X509.RawSubjectPublicKeyInfo, m.Signer.X509.RawSubjectPublicKeyInfo):
+		return nil, wrong("they have one key: a key that signs does not seal")
+	}
+	return c, nil
 }
 
 // LoadPermission verifies a city's permission and that it answers this request,

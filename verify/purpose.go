@@ -27,6 +27,7 @@ const (
 	Server                              // a TLS server
 	Client                              // a machine as TLS client
 	Recipient                           // recovered keys are sealed to a person
+	CentreSigning                       // the centre signs tickets
 )
 
 // purposes says what each purpose demands of the certificate.
@@ -45,6 +46,7 @@ var purposes = map[Purpose]struct {
 	Server:           {"be a TLS server", oid.PolicyService, oid.EKUServerAuth, false},
 	Client:           {"be a machine's TLS client", oid.PolicyService, oid.EKUClientAuth, false},
 	Recipient:        {"have recovered keys sealed to a person", oid.PolicyStaff, oid.EKUEmailProtection, true},
+	CentreSigning:    {"sign for the centre", oid.PolicyCentre, oid.EKUCentreSigning, false},
 }
 
 // String says what the certificate should do: "sign for a reader".
@@ -113,6 +115,10 @@ func (p Purpose) fitsNames(c *Cert, issuer *x509.Certificate, domain string) err
 	case CitySigning:
 		if c.Name != policy.CitySignerName(city, domain) {
 			return wrong("%s is not the name of the signer of city %s", c.Name, city)
+		}
+	case CentreSigning:
+		if c.Name != policy.CentreSignerName(domain) {
+			return wrong("%s is not the name of the centre's signer below %s", c.Name, domain)
 		}
 	case Device:
 		number, ok := strings.CutSuffix(c.Name, ".devices."+domain)

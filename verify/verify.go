@@ -16,7 +16,8 @@
 // refuses everything.
 //
 // Every refusal is a Misfit. The package also holds the contents of the top-up
-// messages (load.go), since both sides of a load need them.
+// messages (load.go) and of those of a reader's first days (ticket.go, enrol.go,
+// receipt.go), since both sides need them.
 package verify
 
 import (
@@ -26,6 +27,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,9 +79,22 @@ type Message struct {
 }
 
 // Message verifies SignedData of the wanted content type, signed by a certificate
-// of the purpose.
-func (v *Verifier) Message(ctx context.Context, der []byte, want asn1.ObjectIdentifier, purpose Purpose) (*Message, error) {
-	s, err := cms.Parse(der, v.MaxMessage)
+// of one of the purposes.
+func (v *Verifier) Message(ctx context.Context, der []byte, want asn1.ObjectIdentifier, purposes ...Purpose) (*Message, error) {
+	m, err := v.signed(der, v.MaxMessage, nil, want, purposes...)
+	if err != nil {
+		return nil, err
+	}
+	if m.Evidence, err = v.CheckStatus(ctx, m.Signer); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// signed judges all of a message but the status of its signer. More CAs than those
+// that travel with it may help to build the chain.
+func (v *Verifier) signed(der []byte, max int, more [][]byte, want asn1.ObjectIdentifier, purposes ...Purpose) (*Message, error) {
+	s, err := cms.Parse(der, max)
 	if err != nil {
 		if e, ok := errors.AsType[*cms.SizeError](err); ok {
 			return nil, &SizeError{What: "the message", Size: e.Size, Max: e.Max}
@@ -93,20 +108,17 @@ func (v *Verifier) Message(ctx context.Context, der []byte, want asn1.ObjectIden
 	if signer == nil {
 		return nil, &ChainError{Subject: "the signer", Err: errors.New("its certificate does not travel with the message")}
 	}
-	cert, err := v.Chain(signer, s.Certificates, purpose)
+	s.Certificates = slices.Concat(s.Certificates, more)
+	cert, err := v.Chain(signer, s.Certificates, purposes...)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.CheckSignatureBy(cert.DER, cert.Key); err != nil {
 		return nil, &SignatureError{Subject: cert.Subject, Err: err}
 	}
-	evidence, err := v.CheckStatus(ctx, cert)
-	if err != nil {
-		return nil, err
-	}
 	return &Message{
 		ContentType: s.ContentType, Content: s.Content, Certificates: s.Certificates,
-		Signer: cert, SigningTime: s.SigningTime(), Hash: sha256.Sum256(der), Evidence: evidence,
+		Signer: cert, SigningTime: s.SigningTime(), Hash: sha256.Sum256(der),
 	}, nil
 }
 

@@ -321,13 +321,13 @@ func TestPurposes(t *testing.T) {
 	r := w.reader(t, "330100", "1001")
 	leaves := map[string]*testpki.Leaf{
 		"reader-sign": r.Sign, "reader-encrypt": r.Encrypt, "city-sign": testpki.Must(w.CitySigner("330100")),
-		"device": testpki.Must(w.Device("1001")), "operator": testpki.Must(w.Operator("Li Lei", "330100")),
+		"device": testpki.Must(w.Device("1001")), "centre-sign": testpki.Must(w.CentreSigner()), "operator": testpki.Must(w.Operator("Li Lei", "330100")),
 		"server": testpki.Must(w.Server("hufu.card.example")), "client": testpki.Must(w.Client("top-up", "330100")),
 		"recipient": testpki.Must(w.CA("staff").New("recipient", policy.Name{Person: "Li Lei"})),
 	}
 	want := map[verify.Purpose][]string{
 		verify.ReaderSigning: {"reader-sign"}, verify.ReaderEncryption: {"reader-encrypt"}, verify.ReaderClient: {"reader-sign"},
-		verify.CitySigning: {"city-sign"}, verify.Device: {"device"}, verify.Staff: {"operator"},
+		verify.CitySigning: {"city-sign"}, verify.Device: {"device"}, verify.CentreSigning: {"centre-sign"}, verify.Staff: {"operator"},
 		verify.Server: {"server"}, verify.Client: {"client"}, verify.Recipient: {"recipient"}, 99: nil, 0: nil,
 	}
 	for p, profiles := range want {

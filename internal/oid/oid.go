@@ -19,11 +19,13 @@ var (
 	PolicyService = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1, 4}
 	PolicyStaff   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1, 5}
 	PolicyCA      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1, 6}
+	PolicyCentre  = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 1, 7}
 
 	// Extended key usages.
 	EKUTransactionSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 2, 1}
 	EKUScriptEncryption   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 2, 2}
 	EKUCitySigning        = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 2, 3}
+	EKUCentreSigning      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 2, 4}
 
 	// CMS content types.
 	ContentLoadRequest    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 1}
@@ -32,12 +34,16 @@ var (
 	ContentApproval       = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 4}
 	ContentSealedScript   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 5}
 	ContentTicket         = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 6}
+	ContentEnrolment      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 7}
+	ContentReceipt        = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 8}
 	ContentPrivateKey     = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 3, 10} // PrivateKeyInfo, RFC 5208, as a token wraps it
 
 	// Extensions in certificate requests. EncryptionKey carries the
 	// SubjectPublicKeyInfo of the pair's encryption key, vouched for by the
-	// signature of the signing key's request.
+	// signature of the signing key's request. TransportKey carries that of a
+	// one-time key instead, to which the pair's encryption key is to be sealed.
 	EncryptionKey = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 4, 1}
+	TransportKey  = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1, 4, 2}
 )
 
 // Dotted strings, where LDAP schema wants them. Attribute types and object

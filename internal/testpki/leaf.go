@@ -78,6 +78,9 @@ func (w *World) Device(number string) (*Leaf, error) {
 	return w.CA("device").New("device", policy.Name{Reader: number})
 }
 
+// CentreSigner makes the centre's signing certificate.
+func (w *World) CentreSigner() (*Leaf, error) { return w.CA("device").New("centre-sign", policy.Name{}) }
+
 // CitySigner makes a city's signing certificate.
 func (w *World) CitySigner(city string) (*Leaf, error) {
 	return w.CA(city).New("city-sign", policy.Name{City: city})
@@ -114,4 +117,14 @@ func PairCSR(sign crypto.Signer, encrypt crypto.PublicKey) ([]byte, error) {
 		return nil, fmt.Errorf("encoding the encryption key: %w", err)
 	}
 	return CSR(sign, pkix.Extension{Id: oid.EncryptionKey, Value: spki})
+}
+
+// TransportCSR makes the request of a reader's signing key that carries the public
+// key to which its encryption key is to be sealed.
+func TransportCSR(sign crypto.Signer, transport crypto.PublicKey) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(transport)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the transport key: %w", err)
+	}
+	return CSR(sign, pkix.Extension{Id: oid.TransportKey, Value: spki})
 }
