@@ -174,7 +174,7 @@ func openJobs(ctx context.Context, dir string) (*store.Book, *jobs.Jobs, *reader
 		return nil, nil, nil, err
 	}
 	register := readers.New(readers.Config{Book: book, Authority: authority, Domain: testpki.Domain})
-	work := jobs.New(jobs.Config{Book: book, Node: "victim", Funcs: map[string]jobs.Func{"batch": batchFunc(register)}})
+	work := jobs.New(jobs.Config{Book: book, Node: "victim", Funcs: map[string]jobs.Func{"batch": batchFunc(register), "mass": massFunc(register)}})
 	// What an earlier life left open would be waited for.
 	_, err = authority.Recover(ctx)
 	return book, work, register, err
@@ -189,20 +189,30 @@ func victim(ctx context.Context, dir string) error {
 	return work.Run(ctx)
 }
 
+// trials is how often a kill test is run.
+func trials() int {
+	if n, err := strconv.Atoi(os.Getenv("HUFU_SOAK")); err == nil && n > 0 {
+		return 2 * n
+	}
+	return 2
+}
+
+// writeTask writes what the victim needs to know.
+func writeTask(t *testing.T, dir string, pki *testpki.World) {
+	t.Helper()
+	city := pki.CA("330100")
+	spec := testpki.Must(json.Marshal(task{city.Record, testpki.Must(x509.MarshalPKCS8PrivateKey(city.Signer.Key))}))
+	if err := os.WriteFile(filepath.Join(dir, "task.json"), spec, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestBatchKilled(t *testing.T) {
 	const readersInBatch = 400
-	trials := 2
-	if n, err := strconv.Atoi(os.Getenv("HUFU_SOAK")); err == nil && n > 0 {
-		trials *= n
-	}
-	for range trials {
+	for range trials() {
 		dir := t.TempDir()
 		pki := testpki.Must(testpki.New(testpki.Config{}))
-		city := pki.CA("330100")
-		spec := testpki.Must(json.Marshal(task{city.Record, testpki.Must(x509.MarshalPKCS8PrivateKey(city.Signer.Key))}))
-		if err := os.WriteFile(filepath.Join(dir, "task.json"), spec, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeTask(t, dir, pki)
 		book := createBook(t, dir, pki)
 		pairs := make([]readers.Pair, readersInBatch)
 		for i := range pairs {
@@ -244,8 +254,8 @@ func killOnce(t *testing.T, dir string) {
 	}
 }
 
-// finish lets the batch come to its end and counts.
-func finish(t *testing.T, dir, id string, n int) {
+// finishJob lets a job come to its end, and returns the book open.
+func finishJob(t *testing.T, dir, id string, n int) (*store.Book, *readers.Register) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -253,7 +263,6 @@ func finish(t *testing.T, dir, id string, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer book.Close()
 	running, stop := context.WithCancel(ctx)
 	end := make(chan error, 1)
 	go func() { end <- work.Run(running) }()
@@ -269,9 +278,18 @@ func finish(t *testing.T, dir, id string, n int) {
 	stop()
 	<-end
 	if job.State != jobs.Done || job.Done != int64(n) || job.Items != uint64(n) || job.Failures != 0 {
-		t.Errorf("the batch ended as %+v", job)
+		t.Errorf("the job ended as %+v", job)
 	}
 	t.Logf("taken up %d times", job.Attempt)
+	return book, register
+}
+
+// finish lets the batch come to its end and counts.
+func finish(t *testing.T, dir, id string, n int) {
+	t.Helper()
+	ctx := t.Context()
+	book, register := finishJob(t, dir, id, n)
+	defer book.Close()
 	list, _, err := register.List(ctx, readers.Query{Limit: 2 * n})
 	if err != nil || len(list) != n {
 		t.Errorf("%d readers are registered, %v", len(list), err)

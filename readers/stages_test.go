@@ -14,9 +14,6 @@ import (
 	"hufu/store"
 )
 
-// bench is what a city's machines do for a reader: it orders certificates and
-// gives them to the register in the transaction that commits them.
-
 // device certifies a reader's device key and prepares the reader.
 func (w *world) device(number string) error {
 	csr := testpki.Must(testpki.CSR(testpki.Must(testpki.Key())))
