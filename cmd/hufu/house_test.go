@@ -49,6 +49,8 @@ var floors = map[string][]string{
 	"ca/responder": {"internal/crl", "internal/ocsp", "internal/oid", "issuance", "store"},
 	"officers":     {"internal/cms", "internal/oid", "policy", "store", "verify"},
 
+	"issuance/escrow": {"hsm", "internal/cms", "store", "verify"},
+
 	// Floor 3.
 	"ca":          {"internal/crl", "internal/oid", "issuance", "policy", "store"},
 	"ca/ceremony": {"hsm", "internal/crl", "internal/oid", "issuance", "policy", "store", "verify"},
