@@ -50,6 +50,10 @@ type Config struct {
 	Publisher *ldapsync.Publisher // nil: this node has no directories
 	Verifier  *verify.Verifier    // judges the certificates of callers
 
+	// MassAlone is how many readers one person may change at once, without
+	// approvals; zero means 100, less than zero none.
+	MassAlone int
+
 	// Checkpoint signs checkpoints of the journal. Without it, none are given.
 	Checkpoint crypto.Signer
 
@@ -93,6 +97,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MassAlone == 0 {
+		cfg.MassAlone = massAlone
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux()}
 	s.metrics = newMetrics(s)

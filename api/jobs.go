@@ -14,6 +14,7 @@ import (
 // Kinds of jobs that the routes start.
 const (
 	JobBatch  = "reader.batch"
+	JobMass   = "reader.mass"
 	JobCheck  = "book.check"
 	JobDiff   = "directory.diff"
 	JobRepair = "directory.repair"
@@ -21,7 +22,7 @@ const (
 
 // Work is the functions of the jobs that the routes start, for jobs.Config.
 func Work(book *store.Book, register *readers.Register, publisher *ldapsync.Publisher) map[string]jobs.Func {
-	return map[string]jobs.Func{JobBatch: batchJob(register), JobCheck: checkJob(book, register), JobDiff: diffJob(publisher), JobRepair: repairJob(publisher)}
+	return map[string]jobs.Func{JobBatch: batchJob(register), JobMass: massJob(register), JobCheck: checkJob(book, register), JobDiff: diffJob(publisher), JobRepair: repairJob(publisher)}
 }
 
 var ofJob = city{words: "that of the job", find: func(s *Server, c *call) (string, error) {

@@ -53,6 +53,7 @@ var (
 
 	kindPerson  = &kind{"officer-refused", 409, "The officer cannot be recorded so", "Bring a good certificate of this book that fits the roles."}
 	kindProfile = &kind{"unknown-profile", 400, "There is no such profile", "Ask for one of the profiles that the detail lists."}
+	kindPlan    = &kind{"plan-refused", 409, "The plan does not hold", "Make a new plan: GET /v1/mass/plan."}
 	kindPair    = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
 
 	kindMisfit         = &kind{"misfit", 403, "The tally does not fit", "The message must be signed by a certificate that is good for it; the detail tells what does not fit."}
@@ -68,7 +69,7 @@ var (
 // kinds lists every sort of problem, for the pages and the document.
 var kinds = []*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
-	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPerson,
+	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindPerson,
 	kindLoad, kindSigner, kindCA, kindList, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }
 
@@ -180,6 +181,7 @@ func readerProblem(err error) *client.Problem {
 		taken *readers.TakenError
 		pair  *readers.PairError
 		state *readers.StateError
+		plan  *readers.PlanError
 	)
 	switch {
 	case errors.As(err, &taken):
@@ -187,7 +189,11 @@ func readerProblem(err error) *client.Problem {
 	case errors.As(err, &pair):
 		return remedied(kindRequest, pair.Remedy, "reader %q: %s", pair.Number, pair.Detail)
 	case errors.As(err, &state):
-		return problemf(kindState, "%s", state)
+		p := problemf(kindState, "%s", state)
+		p.Remedy = state.Remedy()
+		return p
+	case errors.As(err, &plan):
+		return remedied(kindPlan, plan.Remedy, "%s", plan.Detail)
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"hufu/api/client"
 	"hufu/jobs"
@@ -36,25 +38,40 @@ var (
 
 func wireReader(r *readers.Reader) client.Reader {
 	w := client.Reader{
-		Number: r.Number, City: r.City, State: string(r.State), Model: r.Model, CA: r.CA,
-		Sign: r.Sign.String(), Encrypt: r.Encrypt.String(), Seq: r.Seq,
+		Number: r.Number, City: r.City, State: string(r.State), Model: r.Model, Firmware: r.Firmware, Approval: r.Approval, Batch: r.Batch,
+		Customer: r.Customer, Ticket: r.Ticket, Device: hashWord(r.Device), DeviceSerial: serialWord(r.DeviceSerial),
+		CA: r.CA, Sign: serialWord(r.Sign), Encrypt: serialWord(r.Encrypt), NotAfter: r.NotAfter, Escrowed: r.Escrowed, Elsewhere: r.Elsewhere,
+		NextSign: serialWord(r.NextSign), NextEncrypt: serialWord(r.NextEncrypt),
+		Successor: r.Successor, Predecessor: r.Predecessor, Receipt: hashWord(r.Receipt), Seq: r.Seq,
 	}
 	for _, h := range r.History {
-		w.History = append(w.History, client.ReaderChange{Time: h.Time, From: string(h.From), To: string(h.To), Actor: h.Actor, Note: h.Note})
+		w.History = append(w.History, client.ReaderChange{Time: h.Time, Step: h.Step, From: string(h.From), To: string(h.To), Actor: h.Actor, Note: h.Note, Seq: h.Seq})
 	}
 	return w
+}
+
+// serialWord and hashWord are nothing where there is none.
+func serialWord(s store.Serial) string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.String()
+}
+
+func hashWord(h store.Hash) string {
+	if h.IsZero() {
+		return ""
+	}
+	return h.String()
 }
 
 // wholeReader joins a reader with its pair.
 func wholeReader(tx *store.Tx, r *readers.Reader) (client.Reader, error) {
 	w := wireReader(r)
-	for _, serial := range []store.Serial{r.Sign, r.Encrypt} {
-		if serial.IsZero() {
-			continue
-		}
-		cert, err := store.FindCertificate(tx, r.CA, serial)
+	for _, ref := range r.Certificates() {
+		cert, err := store.FindCertificate(tx, ref.CA, ref.Serial)
 		if err != nil {
-			return w, fmt.Errorf("reading certificate %s of reader %s: %v", serial, r.Number, err) // never "not found"
+			return w, fmt.Errorf("reading certificate %s of reader %s: %v", ref.Serial, r.Number, err) // never "not found"
 		}
 		wc, err := wireCertificate(tx, cert)
 		if err != nil {
@@ -103,8 +120,21 @@ func (s *Server) reader(c *call) (*answer, error) {
 }
 
 func (s *Server) readers(c *call) (*answer, error) {
+	before, err := c.moment("expires-before")
+	if err != nil {
+		return nil, err
+	}
+	state := readers.State(c.query("state"))
+	if state != "" && !slices.Contains(readers.States, state) {
+		return nil, problemf(kindMalformed, "there is no state %q; there are %s", state, strings.Trim(fmt.Sprint(readers.States), "[]"))
+	}
+	q := readers.Query{
+		City: c.city, State: state, Model: c.query("model"), Firmware: c.query("firmware"), Batch: c.query("batch"),
+		Customer: c.query("customer"), Ticket: c.query("ticket"), Number: c.query("number"), ExpiresBefore: before,
+	}
 	return list(c, func(after []byte, limit int) ([]*readers.Reader, []byte, error) {
-		return s.cfg.Readers.List(c.Context(), readers.Query{City: c.city, State: readers.State(c.query("state")), After: after, Limit: limit})
+		q.After, q.Limit = after, limit
+		return s.cfg.Readers.List(c.Context(), q)
 	}, wireReader)
 }
 
@@ -124,6 +154,25 @@ func (s *Server) revokeReader(c *call) (*answer, error) {
 	b := in[client.Revocation](c)
 	return s.changeReader(c, func(tx *store.Tx, number string) (*readers.Reader, error) {
 		return s.cfg.Readers.Revoke(tx, number, b.Reason, b.InvalidityDate, c.caller.Name, b.Note)
+	})
+}
+
+func (s *Server) bindReader(c *call) (*answer, error) {
+	return s.changeReader(c, func(tx *store.Tx, number string) (*readers.Reader, error) {
+		return s.cfg.Readers.Bind(tx, number, in[client.Binding](c).Customer, c.caller.Name)
+	})
+}
+
+func (s *Server) replaceReader(c *call) (*answer, error) {
+	b := in[client.Replacement](c)
+	return s.changeReader(c, func(tx *store.Tx, number string) (*readers.Reader, error) {
+		return s.cfg.Readers.Replace(tx, number, b.By, b.Reason, c.caller.Name, b.Note)
+	})
+}
+
+func (s *Server) retireReader(c *call) (*answer, error) {
+	return s.changeReader(c, func(tx *store.Tx, number string) (*readers.Reader, error) {
+		return s.cfg.Readers.Retire(tx, number, c.caller.Name, in[client.Note](c).Note)
 	})
 }
 

@@ -87,5 +87,8 @@ var noRoute = route{ID: "none", Path: "/", Access: anyPeer, Handle: func(s *Serv
 var (
 	exampleDER   = []byte("\x30\x03\x02\x01\x00")
 	exampleIssue = client.IssueRequest{CA: "services", Profile: "server", CSR: exampleDER, Name: client.Name{DNS: []string{"gateway.card.example"}}}
-	examplePair  = client.PairRequest{Number: "1000001", City: "330100", Model: "CR-1", CSR: exampleDER}
+	examplePlan  = client.MassPlan{Hufu: "reader-mass", Book: "0123456789abcdef0123456789abcdef", Epoch: 1, Seq: 4711, Action: "suspend",
+		Selection: client.MassSelection{City: "330100", Model: "CR-1"}, Count: 1, SHA256: "12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126",
+		Sample: []string{"1000001"}, States: map[string]int{"active": 1}}
+	examplePair = client.PairRequest{Number: "1000001", City: "330100", Model: "CR-1", CSR: exampleDER}
 )

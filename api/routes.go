@@ -64,8 +64,15 @@ var readerRoutes = []route{
 		Status: 202, Answer: client.Job{}, Location: true, Handle: (*Server).issueBatch,
 	},
 	{
-		Method: http.MethodGet, Path: "/v1/readers", ID: "listReaders", Doc: "Lists readers by number.",
-		Operation: policy.OpReaderRead, City: ofQuery, Query: append([]param{byCity, {"state", "string", "state of a reader's life"}}, paging...),
+		Method: http.MethodGet, Path: "/v1/readers", ID: "listReaders",
+		Doc:       "Lists readers by the narrowest of what is asked for; the others narrow it. A page may hold fewer than its limit, or none, and still have a next.",
+		Operation: policy.OpReaderRead, City: ofQuery,
+		Query: append([]param{
+			byCity, {"state", "string", "state of a reader's life"}, {"number", "string", "how the number begins"},
+			{"model", "string", "the maker's model"}, {"firmware", "string", "the firmware's version"}, {"batch", "string", "ID of the maker's manifest"},
+			{"customer", "string", "the customer's word"}, {"ticket", "string", "ID of the ticket"},
+			{"expires-before", "string", "RFC 3339 time: the pair of a reader whose life is not over ends before"},
+		}, paging...),
 		Status: 200, Answer: client.Page[client.Reader]{}, Handle: (*Server).readers,
 	},
 	{
@@ -86,6 +93,42 @@ var readerRoutes = []route{
 		Method: http.MethodPost, Path: "/v1/readers/{number}/revoke", ID: "revokeReader", Doc: "Ends a reader, and both its certificates, for ever.",
 		Operation: policy.OpReaderRevoke, City: ofReader, Write: true, Body: client.Revocation{Reason: 1, Note: "stolen"}, Optional: true,
 		Status: 200, Answer: client.Reader{}, Handle: (*Server).revokeReader,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/readers/{number}/bind", ID: "bindReader", Doc: "Binds a reader to a customer, or releases it.",
+		Operation: policy.OpReaderBind, City: ofReader, Write: true, Body: client.Binding{Customer: "c-000017"},
+		Status: 200, Answer: client.Reader{}, Handle: (*Server).bindReader,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/readers/{number}/replace", ID: "replaceReader",
+		Doc:       "Ends a reader and gives its customer to another reader of the same city, which is active.",
+		Operation: policy.OpReaderReplace, City: ofReader, Write: true, Body: client.Replacement{By: "1000002", Note: "broken"},
+		Status: 200, Answer: client.Reader{}, Handle: (*Server).replaceReader,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/readers/{number}/retire", ID: "retireReader", Doc: "Ends a reader that nothing replaces, and all its certificates.",
+		Operation: policy.OpReaderRetire, City: ofReader, Write: true, Body: client.Note{Note: "given back"}, Optional: true,
+		Status: 200, Answer: client.Reader{}, Handle: (*Server).retireReader,
+	},
+	{
+		Method: http.MethodGet, Path: "/v1/mass/plan", ID: "planMass",
+		Doc:       "Looks at what it would do to suspend, resume or revoke all readers of a city, a model, a firmware or a batch, and changes nothing.",
+		Operation: policy.OpReaderMass, City: ofQuery,
+		Query: []param{
+			{"action", "string", "suspend, resume or revoke"}, byCity, {"model", "string", "the maker's model"}, {"firmware", "string", "the firmware's version"},
+			{"batch", "string", "ID of the maker's manifest"}, {"reason", "integer", "CRL reason code of a revocation"}, {"note", "string", "a few words for the history"},
+		},
+		Status: 200, Answer: client.MassPlan{}, Handle: (*Server).planMass,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/mass/approvals", ID: "requestMass", Doc: "Opens the approval of a plan that changes more readers than one person may.",
+		Operation: policy.OpReaderMass, City: ofPlan, Write: true, Body: examplePlan, Status: 202, Answer: client.Approval{}, Location: true, Handle: (*Server).requestMass,
+	},
+	{
+		Method: http.MethodPost, Path: "/v1/mass", ID: "runMass",
+		Doc:       "Starts a job that does a plan, with the approval that it needs. Readers that changed their state since the plan was made are left alone and named.",
+		Operation: policy.OpReaderMass, City: ofMass, Write: true, Body: client.MassRequest{Plan: examplePlan},
+		Status: 202, Answer: client.Job{}, Location: true, Handle: (*Server).runMass,
 	},
 }
 

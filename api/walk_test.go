@@ -171,12 +171,18 @@ var questions = map[string]any{
 	"issueReaders":       client.BatchRequest{City: "330100"},
 	"suspendCertificate": client.Note{}, "resumeCertificate": client.Note{}, "revokeCertificate": client.Revocation{},
 	"suspendReader": client.Note{}, "resumeReader": client.Note{}, "revokeReader": client.Revocation{},
+	"bindReader": client.Binding{Customer: "c"}, "replaceReader": client.Replacement{By: "1003"}, "retireReader": client.Note{},
+	"requestMass": planOfNoBook, "runMass": client.MassRequest{Plan: planOfNoBook},
 	"addOfficer":         client.OfficerRequest{Name: "x", Roles: []string{"auditor"}, Certificate: []byte("x")},
 	"importCRL":          client.CRLImport{CRL: []byte("x")},
 	"approve":            client.Consent{CMS: []byte("x")},
 	"resolveTransaction": client.Resolution{Note: "x"},
 	"putAgreement":       client.AgreementRequest{City: "330100", Other: "330200"},
 }
+
+// planOfNoBook is a mass change in city 330100 that no book takes.
+var planOfNoBook = client.MassPlan{Hufu: "reader-mass", Book: "x", Seq: 1, Action: "suspend", Selection: client.MassSelection{City: "330100"},
+	Count: 1000, SHA256: strings.Repeat("0", 64)}
 
 // try asks one route and tells whether the door opened.
 func (w *world) try(rt api.Route, p *person, things map[string]string) string {

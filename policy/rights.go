@@ -39,6 +39,10 @@ const (
 	OpReaderSuspend      Operation = "reader.suspend"
 	OpReaderResume       Operation = "reader.resume"
 	OpReaderRevoke       Operation = "reader.revoke"
+	OpReaderBind         Operation = "reader.bind"
+	OpReaderReplace      Operation = "reader.replace"
+	OpReaderRetire       Operation = "reader.retire"
+	OpReaderMass         Operation = "reader.mass"
 	OpCARead             Operation = "ca.read"
 	OpCRLPublish         Operation = "crl.publish"
 	OpDirectoryRead      Operation = "directory.read"
@@ -112,6 +116,10 @@ var rights = []right{
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderSuspend},
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderResume},
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderRevoke},
+	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderBind},
+	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderReplace},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderRetire},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderMass},
 	{[8]scope{not, all, all, all, all, all, all, all}, OpCARead},
 	{[8]scope{not, own, own, own, not, not, not, not}, OpCRLPublish},
 	{[8]scope{not, all, all, all, not, not, all, not}, OpDirectoryRead},

@@ -253,6 +253,10 @@ func (rd *Reader) next() []ca.Ref {
 	return []ca.Ref{{CA: rd.NextCA, Serial: rd.NextSign}, {CA: rd.NextCA, Serial: rd.NextEncrypt}}
 }
 
+// Certificates names the certificates of the reader's pairs that this book holds:
+// the present one, signing first, then that of a renewal under way.
+func (rd *Reader) Certificates() []ca.Ref { return append(rd.pair(), rd.next()...) }
+
 // each does something to certificates of the reader's.
 func (rd *Reader) each(refs []ca.Ref, f func(ca.Ref) error) error {
 	for _, ref := range refs {
