@@ -21,8 +21,8 @@ const (
 	Identify       = 0x10 // answers Number, Model, Firmware, State and, where it has one, City
 	GetCertificate = 0x12 // P1 says which; answers the DER
 	MakeDevice     = 0x14 // stage 1: makes the device key; answers its PKCS#10 request
-	PutDevice      = 0x16 // stage 1: Certificate is the device certificate, Root the root to trust
-	Enrol          = 0x18 // stage 2: Session, Challenge, City, Encryption; answers the signed enrolment
+	PutDevice      = 0x16 // stage 1: Certificate is the device certificate, Issuer the CA that signed it (it travels with every enrolment), Root the root to trust
+	Enrol          = 0x18 // stage 2: Session, Challenge, City, Encryption; answers the enrolment, signed with the device key, or, once a pair was finished, with that pair's signing key
 	Install        = 0x1A // stage 2: Certificate (signing), Certificate2 (encryption), Issuer, SealedKey where one was made, Session, Ticket; answers the signed receipt
 	GetReceipt     = 0x1C // answers the receipt of the last Install
 	Finish         = 0x1E // stage 2: the receipt was taken
