@@ -42,6 +42,11 @@
 //     makes 200 other changes a second, against none.
 //   - crl.1m, crl.1m.mem: a CRL of 1,000,000 entries, from the book to the octets in
 //     the book, and its memory, against x509.CreateRevocationList in memory.
+//   - readers.start: from the exec of a node whose book holds 1,000,000 readers and
+//     their 2,000,000 certificates until it answers; readers.search: the p99 of each
+//     way to look for readers in it, a page of 50 over one kept connection with
+//     mutual TLS, each of 1,000 questions about
+//     other readers, the file in the machine's cache. Against the goals.
 //
 // Requests, keys and one-time tokens are made before the clock starts. All
 // databases lie side by side below build/, on one file system, and fsync.
@@ -66,19 +71,20 @@ import (
 func main() {
 	pace := flag.Float64("pace", 1, "multiplies the time of every round")
 	hufu := flag.String("hufu", "", "the `program` to measure (default: the one beside this program's folder)")
+	full := flag.String("full", "", "a `folder` that hufu quickstart made and million filled with 1,000,000 readers, for readers.search; its node must not run")
 	only := flag.String("only", "", "measure only the figures whose names begin with this, and write no bench.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *hufu, *pace, *only); err != nil {
+	if err := run(ctx, *hufu, *pace, *only, *full); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
 		os.Exit(1)
 	}
 }
 
 // run works in a folder of its own beside this program and leaves only the table.
-func run(ctx context.Context, hufu string, pace float64, only string) (err error) {
-	b := &bench{began: time.Now(), pace: pace}
+func run(ctx context.Context, hufu string, pace float64, only, full string) (err error) {
+	b := &bench{began: time.Now(), pace: pace, full: full}
 	if b.programs, b.hufu, err = world.Beside(hufu); err != nil {
 		return err
 	}
@@ -96,7 +102,7 @@ func run(ctx context.Context, hufu string, pace float64, only string) (err error
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) ([]figure, error)
-	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}} {
+	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}, {"readers.search", b.searching}} {
 		if !strings.HasPrefix(m.name, only) {
 			continue
 		}
@@ -122,6 +128,7 @@ type bench struct {
 	programs string // folder of this program and its helpers
 	hufu     string // the program
 	dir      string // of this run
+	full     string // a world full of readers, where one was made before
 	token    *token
 	node     *node
 	ends     []func() error // in the order of beginning

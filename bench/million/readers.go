@@ -16,6 +16,7 @@ const (
 	models    = 5
 	firmwares = 4
 	lot       = 1000 // readers of one manifest, and on one ticket
+	together  = 5000 // readers in one commit
 )
 
 // enrol records n readers with their certificates, as a node would have left
@@ -23,9 +24,9 @@ const (
 func enrol(ctx context.Context, book *store.Book, n int) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	register := readers.Tables[0].(*store.Table[readers.Reader])
-	for from := 0; from < n; from += lot {
+	for from := 0; from < n; from += together {
 		err := book.Update(ctx, func(tx *store.Tx) error {
-			for i := from; i < min(from+lot, n); i++ {
+			for i := from; i < min(from+together, n); i++ {
 				rd := reader(i, now)
 				if err := certificates(tx, rd, now); err != nil {
 					return err

@@ -45,6 +45,12 @@ func Start(ctx context.Context, hufu, dir string, directories int) (*World, erro
 	return w, nil
 }
 
+// Open finds what hufu made in dir before, whether it runs or not.
+func Open(hufu, dir string) (*World, error) {
+	w := &World{Dir: dir, Hufu: hufu}
+	return w, w.open()
+}
+
 func (w *World) open() error {
 	raw, err := os.ReadFile(filepath.Join(w.Dir, "world.json"))
 	if err != nil {
@@ -63,17 +69,26 @@ func (w *World) open() error {
 	if err != nil {
 		return err
 	}
-	anchors, err := os.ReadFile(filepath.Join(w.Dir, "officers", "root.pem"))
+	roots, err := w.Roots()
 	if err != nil {
 		return err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(anchors) {
-		return errors.New("there is no certificate in officers/root.pem")
 	}
 	// It asks once: whoever kills the node wants to know what was answered.
 	w.Operator, err = client.New(client.Config{URL: w.API, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}, Patience: -1})
 	return err
+}
+
+// Roots is what the node's certificate is checked with.
+func (w *World) Roots() (*x509.CertPool, error) {
+	anchors, err := os.ReadFile(filepath.Join(w.Dir, "officers", "root.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(anchors) {
+		return nil, errors.New("there is no certificate in officers/root.pem")
+	}
+	return roots, nil
 }
 
 // Beside is the folder of this program, and the program hufu: the one that was
