@@ -180,6 +180,11 @@ type Request struct {
 	// Reserve that the centre has the key and keeps it for this reader.
 	Kept bool `json:",omitempty"` // an order without it keeps its sum
 
+	// Vouched says that a maker's manifest vouches for the key in SPKI. It is for
+	// device alone: the reader proves that it holds the key when it enrols, and
+	// until then the certificate is good for nothing else.
+	Vouched bool `json:",omitempty"`
+
 	Name policy.Name
 
 	// Line names the certificate line that this one renews; "" begins a new

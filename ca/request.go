@@ -94,9 +94,12 @@ func (a *Authority) prepareOne(u *underway, i int, csrs []*issuance.CSR, now tim
 	return nil
 }
 
+// vouchedProfile is the only one whose keys come on a maker's manifest.
+const vouchedProfile = "device"
+
 // provenKey returns the key of request i: that of its own CSR, or one that a CSR
 // of the same order, for the same reader of the same CA, carries, or one that the key
-// management centre keeps.
+// management centre keeps or a manifest brings.
 func (u *underway) provenKey(i int, profile *policy.Profile, csrs []*issuance.CSR) ([]byte, error) {
 	r := &u.Requests[i]
 	if r.Kept && (profile.Name != keptProfile || (profile.KeyUsage|profile.KeyUsageRSA)&signing != 0) {
@@ -111,6 +114,12 @@ func (u *underway) provenKey(i int, profile *policy.Profile, csrs []*issuance.CS
 	}
 	if len(r.SPKI) == 0 {
 		return nil, &RequestError{Problem: "request-key", Detail: "the request brings no key", Remedy: "send a PKCS#10 request made with the private key"}
+	}
+	if r.Vouched {
+		if profile.Name != vouchedProfile || r.Kept {
+			return nil, &RequestError{Problem: "request-vouched", Detail: fmt.Sprintf("no manifest vouches for a key of profile %s", profile.Name), Remedy: "send a PKCS#10 request made with the private key"}
+		}
+		return r.SPKI, nil
 	}
 	if profile.KeyUsage&signing != 0 {
 		return nil, &RequestError{Problem: "request-key", Detail: fmt.Sprintf("a key of profile %s can sign and has not", profile.Name), Remedy: "send a PKCS#10 request made with the private key"}

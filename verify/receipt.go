@@ -50,15 +50,15 @@ func (v *Verifier) Receipt(ctx context.Context, der []byte) (*Receipt, *Message,
 	if err != nil {
 		return nil, nil, err
 	}
-	if m.Evidence, err = v.checkHeld(ctx, m.Signer); err != nil {
+	if m.Evidence, err = v.CheckHeld(ctx, m.Signer); err != nil {
 		return nil, nil, err
 	}
 	return r, m, nil
 }
 
-// checkHeld is CheckStatus for a certificate that may be on hold. The CAs above it
+// CheckHeld is CheckStatus for a certificate that may be on hold. The CAs above it
 // may not.
-func (v *Verifier) checkHeld(ctx context.Context, c *Cert) (Evidence, error) {
+func (v *Verifier) CheckHeld(ctx context.Context, c *Cert) (Evidence, error) {
 	e, err := v.CheckStatus(ctx, c)
 	held, ok := errors.AsType[*HeldError](err)
 	if !ok || e.State != OnHold || held.Subject != c.Subject {

@@ -66,7 +66,7 @@ type Config struct {
 	Authority *ca.Authority
 	Register  *readers.Register
 	Verifier  *verify.Verifier
-	DeviceCA  string                                // the line that certifies devices; "" = this node is no centre
+	DeviceCA  string                                 // the line that certifies devices; "" = this node is no centre
 	Signer    func(context.Context) (*Signer, error) // nil: this node signs no tickets
 	Domain    string
 	Now       func() time.Time // nil: time.Now
