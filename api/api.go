@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"hufu/ca"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
@@ -38,7 +39,7 @@ import (
 	"hufu/verify"
 )
 
-// Config is what a Server stands on. All but Publisher, Checkpoint, Probes and
+// Config is what a Server stands on. All but Escrow, Publisher, Checkpoint, Probes and
 // Version must be set.
 type Config struct {
 	Book      *store.Book
@@ -47,6 +48,7 @@ type Config struct {
 	Jobs      *jobs.Jobs // with Work among its functions
 	Readers   *readers.Register
 	TopUp     *topup.Service
+	Escrow    *escrow.Escrow      // nil: this node has no key management centre
 	Publisher *ldapsync.Publisher // nil: this node has no directories
 	Verifier  *verify.Verifier    // judges the certificates of callers
 

@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"hufu/api/client"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/readers"
@@ -117,6 +119,6 @@ func checkJob(book *store.Book, register *readers.Register) jobs.Func {
 		if lost != nil {
 			return lost
 		}
-		return register.Check(ctx)
+		return errors.Join(register.Check(ctx), escrow.Check(ctx, book))
 	}
 }

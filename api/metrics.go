@@ -78,12 +78,13 @@ var (
 	endingDesc     = prometheus.NewDesc("hufu_crls_ending", "CRLs that run out soon: less than a quarter of their life is left, or less than 30 days.", nil, nil)
 	missedDesc     = prometheus.NewDesc("hufu_directory_missed_total", "Times that a directory missed a bound, by which: late (normally kept) or alarming.", []string{"directory", "bound"}, nil)
 	lateDesc       = prometheus.NewDesc("hufu_directory_lateness", "0: in time; 1: the directory misses its bound; 2: it misses its alarm bound.", []string{"directory"}, nil)
+	escrowDesc     = prometheus.NewDesc("hufu_escrow_keys", "Encryption keys that the key management centre keeps, by state.", []string{"state"}, nil)
 	jobsDesc       = prometheus.NewDesc("hufu_jobs", "Jobs among the newest thousand, by state.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (w *world) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, missedDesc, lateDesc, crlDesc, endingDesc, jobsDesc} {
+	for _, d := range []*prometheus.Desc{headDesc, epochDesc, lagChangesDesc, lagSecondsDesc, repairsDesc, missedDesc, lateDesc, crlDesc, endingDesc, escrowDesc, jobsDesc} {
 		ch <- d
 	}
 }
@@ -111,6 +112,13 @@ func (w *world) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	w.collectCRLs(ctx, gauge)
+	if w.s.cfg.Escrow != nil {
+		if n, err := w.s.cfg.Escrow.Status(ctx); err == nil {
+			for state, count := range map[string]uint64{"spare": n.Spare, "wanted": n.Wanted, "claimed": n.Claimed, "in-use": n.InUse, "history": n.History} {
+				gauge(escrowDesc, float64(count), state)
+			}
+		}
+	}
 	if list, _, err := w.s.cfg.Jobs.List(ctx, "", nil, maxLimit); err == nil {
 		count := map[string]float64{jobs.Queued: 0, jobs.Running: 0, jobs.Done: 0, jobs.Failed: 0, jobs.Cancelled: 0}
 		for _, j := range list {

@@ -51,10 +51,12 @@ var (
 	kindInternal      = &kind{"internal", 500, "Internal error", "Ask again; if it stays so, give the operator the instance, which names the request in the node's log."}
 	kindUnavailable   = &kind{"unavailable", 503, "The node cannot do this now", "Ask again in a moment."}
 
-	kindPerson  = &kind{"officer-refused", 409, "The officer cannot be recorded so", "Bring a good certificate of this book that fits the roles."}
-	kindProfile = &kind{"unknown-profile", 400, "There is no such profile", "Ask for one of the profiles that the detail lists."}
-	kindPlan    = &kind{"plan-refused", 409, "The plan does not hold", "Make a new plan: GET /v1/mass/plan."}
-	kindPair    = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
+	kindPerson   = &kind{"officer-refused", 409, "The officer cannot be recorded so", "Bring a good certificate of this book that fits the roles."}
+	kindProfile  = &kind{"unknown-profile", 400, "There is no such profile", "Ask for one of the profiles that the detail lists."}
+	kindPlan     = &kind{"plan-refused", 409, "The plan does not hold", "Make a new plan: GET /v1/mass/plan."}
+	kindCentre   = &kind{"no-centre", 409, "The node has no key management centre", "Ask the node of the centre that keeps the keys, or give this one a section escrow in its configuration."}
+	kindRecovery = &kind{"recovery-refused", 409, "The key is not recovered", "Ask for a new approval, with a good certificate of profile recipient."}
+	kindPair     = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
 
 	kindMisfit         = &kind{"misfit", 403, "The tally does not fit", "The message must be signed by a certificate that is good for it; the detail tells what does not fit."}
 	kindMessage        = &kind{"message-malformed", 400, "The message is malformed", "Send the CMS SignedData in DER that the reader made."}
@@ -69,7 +71,7 @@ var (
 // kinds lists every sort of problem, for the pages and the document.
 var kinds = []*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
-	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindPerson,
+	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindCentre, kindRecovery, kindPerson,
 	kindLoad, kindSigner, kindCA, kindList, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }
 
@@ -107,7 +109,7 @@ func (s *Server) problem(err error) *client.Problem {
 	case errors.As(err, &misfit):
 		return misfitProblem(misfit)
 	}
-	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, readerProblem} {
+	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, centreProblem, readerProblem} {
 		if p := of(err); p != nil {
 			return p
 		}

@@ -177,6 +177,7 @@ var questions = map[string]any{
 	"importCRL":          client.CRLImport{CRL: []byte("x")},
 	"approve":            client.Consent{CMS: []byte("x")},
 	"resolveTransaction": client.Resolution{Note: "x"},
+	"requestRecovery":    client.RecoveryRequest{Serial: "x", Recipient: []byte("x"), Reason: "x"},
 	"putAgreement":       client.AgreementRequest{City: "330100", Other: "330200"},
 }
 

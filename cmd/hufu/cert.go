@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hufu/api/client"
+	"hufu/policy"
 )
 
 // reasons are the CRL reason codes of RFC 5280, Section 5.3.1, that a person
@@ -43,6 +44,8 @@ func newCertIssue(g *globals) *cobra.Command {
 		Short: "Issue a certificate for a PKCS#10 request (PEM or DER; - reads standard input)",
 		Example: `  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -subj / -out s.csr
   hufu cert issue s.csr --ca services --profile server --dns bank.card.example --out s.pem`,
+		Long: `Issue a certificate for a PKCS#10 request. Where the profile needs an approval, the
+command asks for it; once it is granted, the same command with --approval issues.`,
 		Args: cobra.ExactArgs(1),
 	}
 	f := c.Flags()
@@ -54,6 +57,7 @@ func newCertIssue(g *globals) *cobra.Command {
 	f.StringVar(&r.Name.City, "city", "", "city code")
 	f.StringVar(&r.Name.Reader, "reader", "", "reader number")
 	f.StringVar(&r.Line, "renew", "", "the certificate line to renew")
+	f.StringVar(&r.Approval, "approval", "", "the `ID` of the approval that was granted for exactly this request, where the profile needs one")
 	f.StringVar(&out, "out", "", "write certificate and chain to this `file` instead of standard output")
 	c.MarkFlagRequired("ca")
 	c.MarkFlagRequired("profile")
@@ -61,6 +65,17 @@ func newCertIssue(g *globals) *cobra.Command {
 		var err error
 		if r.CSR, err = readDER(cmd, args[0], "CERTIFICATE REQUEST"); err != nil {
 			return err
+		}
+		if p, err := policy.Find(r.Profile); err == nil && p.Approvals > 0 && r.Approval == "" {
+			a, err := cl.RequestIssue(ctx, r)
+			if err != nil {
+				return err
+			}
+			if err := g.showApproval(cmd, a); err != nil {
+				return err
+			}
+			g.tell(cmd.ErrOrStderr(), "then run the same command again with --approval %s", a.ID)
+			return nil
 		}
 		cert, err := cl.Issue(ctx, r)
 		if err != nil {

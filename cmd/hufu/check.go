@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hufu/api/client"
+	"hufu/issuance/escrow"
 	"hufu/store"
 )
 
@@ -61,6 +62,9 @@ func newCheckCommand(g *globals) *cobra.Command {
 				var all int64
 				err := b.Check(ctx, func(done, total int64) { all = total; bar.set(done, total) })
 				bar.end()
+				if err == nil {
+					err = escrow.Check(ctx, b)
+				}
 				if err != nil {
 					return damagedf("keep the file as evidence and restore the last backup: hufu restore", "the book is damaged: %v", err)
 				}

@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hufu/hsm"
+	"hufu/issuance/escrow"
 )
 
 // exampleConfig is a whole configuration with every field and its meaning;
@@ -43,6 +44,8 @@ type Config struct {
 	ACME        *ACMEConfig       `yaml:"acme"`
 	Directories []DirectoryConfig `yaml:"directories"`
 	CRL         CRLConfig         `yaml:"crl"`
+	Mass        MassConfig        `yaml:"mass"`
+	Escrow      *EscrowConfig     `yaml:"escrow"`
 }
 
 type TokenConfig struct {
@@ -95,6 +98,17 @@ type DirectoryConfig struct {
 	Bound   time.Duration `yaml:"bound"`
 	Alarm   time.Duration `yaml:"alarm"`
 	Compare time.Duration `yaml:"compare"`
+}
+
+type EscrowConfig struct {
+	Wrapping string `yaml:"wrapping"`
+	Kind     string `yaml:"kind"`
+	Spare    int    `yaml:"spare"`
+	Recovery int    `yaml:"recovery"`
+}
+
+type MassConfig struct {
+	Alone int `yaml:"alone"`
 }
 
 type CRLConfig struct {
@@ -163,6 +177,10 @@ func (c *Config) defaults() {
 	if c.ACME != nil && c.ACME.HTTPPort == 0 {
 		c.ACME.HTTPPort = 80
 	}
+	if c.Escrow != nil {
+		c.Escrow.Spare = cmp.Or(c.Escrow.Spare, 1000)
+		c.Escrow.Recovery = cmp.Or(c.Escrow.Recovery, 2)
+	}
 	if c.ACME != nil && len(c.ACME.Domains) == 0 {
 		c.ACME.Domains = []string{c.Domain}
 	}
@@ -217,6 +235,11 @@ func (c *Config) validate() error {
 	if c.ACME != nil && !seen[c.ACME.CA] {
 		return fmt.Errorf("acme: ca %q is not among cas", c.ACME.CA)
 	}
+	if c.Escrow != nil {
+		if err := c.Escrow.validate(); err != nil {
+			return err
+		}
+	}
 	names := map[string]bool{}
 	for i, d := range c.Directories {
 		if d.Name == "" || d.URL == "" || d.Base == "" || names[d.Name] {
@@ -229,6 +252,22 @@ func (c *Config) validate() error {
 	}
 	if c.CRL.Every < time.Second || c.CRL.Full < c.CRL.Every || 4*c.CRL.Full > 3*c.CRL.Valid {
 		return errors.New("crl: valid must be longer than every and full by a third, full no shorter than every, and every at least 1s")
+	}
+	return nil
+}
+
+func (e *EscrowConfig) validate() error {
+	if e.Wrapping == "" {
+		return errors.New("escrow: wrapping must be the label of the token's key that wraps what is kept")
+	}
+	if _, err := escrow.ParseKind(e.Kind); err != nil {
+		return fmt.Errorf("escrow: kind: %w", err)
+	}
+	if e.Spare < 1 || e.Spare > 1_000_000 {
+		return fmt.Errorf("escrow: spare must be 1 to 1000000 keys, not %d", e.Spare)
+	}
+	if e.Recovery < 2 || e.Recovery > 16 {
+		return fmt.Errorf("escrow: recovery must be 2 to 16 key officers, not %d: nobody recovers a key alone", e.Recovery)
 	}
 	return nil
 }

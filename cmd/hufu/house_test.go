@@ -56,11 +56,12 @@ var floors = map[string][]string{
 	"ca/ceremony": {"hsm", "internal/crl", "internal/oid", "issuance", "policy", "store", "verify"},
 
 	// Floor 4.
-	"readers": {"ca", "internal/oid", "policy", "store"},
-	"topup":   {"internal/cms", "internal/oid", "policy", "store", "verify"},
+	"readers":        {"ca", "internal/oid", "policy", "store"},
+	"readers/stage1": {"ca", "internal/cms", "internal/oid", "issuance", "jobs", "policy", "readers", "store", "verify"},
+	"topup":          {"internal/cms", "internal/oid", "policy", "store", "verify"},
 
 	// Floor 5.
-	"api": {"api/client", "ca", "ca/responder", "internal/cms", "internal/oid", "issuance", "jobs", "ldapsync", "officers",
+	"api": {"api/client", "ca", "ca/responder", "internal/cms", "internal/oid", "issuance", "issuance/escrow", "jobs", "ldapsync", "officers",
 		"policy", "readers", "store", "topup", "verify", "verify/path"},
 	"api/client": {},
 	"ca/stepca":  {"ca", "internal/oid", "issuance", "policy", "store"},

@@ -17,6 +17,7 @@ import (
 	"hufu/ca/stepca"
 	"hufu/hsm"
 	"hufu/issuance"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
@@ -49,7 +50,7 @@ type node struct {
 // tables are the tables of other packages, so that the book's Check and Backup
 // know them.
 func tables() []store.Checked {
-	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables())
+	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables(), escrow.Tables)
 }
 
 // openBook opens the book of the configuration, which must exist.

@@ -23,6 +23,7 @@ import (
 	"hufu/ca/responder"
 	"hufu/ca/stepca"
 	"hufu/hsm"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
@@ -107,6 +108,10 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 		return aheadError(list)
 	}
 	verifier := &verify.Verifier{Anchors: [][]byte{n.root.Certificate}, Intermediates: n.intermediates(), Domain: conf.Domain, Status: verify.FromBook(n.book)}
+	centre, err := n.centre(ctx, verifier)
+	if err != nil {
+		return err
+	}
 	office := officers.New(officers.Config{Book: n.book, Log: log})
 	register := readers.New(readers.Config{Book: n.book, Authority: n.authority, Domain: conf.Domain, Log: log})
 	loads, err := topup.New(topup.Config{Book: n.book, Verifier: verifier, Signer: n.citySigner, Log: log})
@@ -116,8 +121,8 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: api.Work(n.book, register, publisher)})
 	status := responder.New(responder.Config{Book: n.book, Changed: n.book.Changed, Renew: n.responderKey, Log: log})
 	server := api.New(api.Config{
-		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, TopUp: loads, Publisher: publisher,
-		Verifier: verifier, Checkpoint: n.checkpoint, Probes: []api.Probe{{Name: "token", Check: n.tokenSigns}}, Node: conf.Node, Version: version(), Log: log,
+		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, TopUp: loads, Escrow: centre, Publisher: publisher,
+		Verifier: verifier, Checkpoint: n.checkpoint, MassAlone: conf.Mass.Alone, Probes: []api.Probe{{Name: "token", Check: n.tokenSigns}}, Node: conf.Node, Version: version(), Log: log,
 	})
 
 	doors := []door{
@@ -146,6 +151,9 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{n.authority.Run, work.Run, publisher.Run, status.Run} {
 		group.Go(func() error { return run(ctx) })
+	}
+	if centre != nil {
+		group.Go(func() error { return centre.Run(ctx) })
 	}
 	for _, k := range keepers {
 		group.Go(func() error { return k.Run(ctx) })
@@ -202,6 +210,20 @@ func aheadError(list []*ldapsync.AheadError) error {
 			"hufu serve --accept-directories-ahead serves all the same; these directories stay as they are",
 		code: exitDamaged,
 	}
+}
+
+// centre is the key management centre, nil where the configuration has none.
+func (n *node) centre(ctx context.Context, verifier *verify.Verifier) (*escrow.Escrow, error) {
+	conf := n.conf.Escrow
+	if conf == nil {
+		return nil, nil
+	}
+	kind, err := escrow.ParseKind(conf.Kind)
+	if err != nil {
+		return nil, err
+	}
+	return escrow.New(ctx, escrow.Config{Book: n.book, Token: n.token, Wrapping: conf.Wrapping, Kind: kind, Spare: conf.Spare, Officers: conf.Recovery,
+		Verifier: verifier, Log: n.log})
 }
 
 func (n *node) intermediates() [][]byte {

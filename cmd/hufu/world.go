@@ -85,6 +85,7 @@ cas:
 publish: {listen: "127.0.0.1:%d", url: "http://localhost:%d"}
 ops: {listen: "127.0.0.1:%d"}
 acme: {listen: "127.0.0.1:%d", name: localhost, ca: services, domains: [localhost], http_port: %d}
+escrow: {wrapping: kmc, spare: 50}
 `, w.ports.api, w.ports.publish, w.ports.publish, w.ports.ops, w.ports.acme, w.ports.http01)
 	if len(dirs) > 0 {
 		b.WriteString("directories:\n")
@@ -344,6 +345,9 @@ var people = []struct {
 	{"city-operator", "Chen Jie", "city-operator", worldCity, "operator"},
 	{"counter", "Sun Li", "counter", worldCity, "operator"},
 	{"auditor", "Zhou Yan", "auditor", "", "operator"},
+	{"key-1", "Wu Gang", "key-officer", "", "operator"},
+	{"key-2", "Zheng Hui", "key-officer", "", "operator"},
+	{"key-3", "Feng Lan", "key-officer", "", "operator"},
 	{"topup-" + worldCity, "top-up server of " + worldCity, "topup", worldCity, "client"},
 }
 
