@@ -234,7 +234,7 @@ func TestProblemKindsAreStable(t *testing.T) {
 	want := []string{
 		"approval", "bad-request", "ca-unavailable", "caller-refused", "certificate-on-hold", "certificate-required", "certificate-revoked", "city-cannot-sign",
 		"exists", "forbidden", "idempotency-key-missing", "idempotency-key-reused", "internal", "key-taken", "list-refused", "load-conflict", "malformed", "media-type",
-		"message-expired", "message-malformed", "method-not-allowed", "misfit", "no-centre", "no-route", "not-found", "officer-refused", "reader-pair", "recovery-refused", "status-stale",
+		"message-expired", "message-malformed", "method-not-allowed", "misfit", "no-centre", "no-route", "not-found", "officer-refused", "plan-refused", "reader-pair", "recovery-refused", "status-stale",
 		"too-large", "too-many-requests", "unavailable", "unknown-profile", "violation", "wrong-state",
 	}
 	var have []string
