@@ -34,6 +34,7 @@ import (
 	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/readers"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/topup"
 	"hufu/verify"
@@ -49,6 +50,7 @@ type Config struct {
 	Readers   *readers.Register
 	TopUp     *topup.Service
 	Escrow    *escrow.Escrow      // nil: this node has no key management centre
+	Stage2    *stage2.Service     // nil: this node initialises no readers
 	Publisher *ldapsync.Publisher // nil: this node has no directories
 	Verifier  *verify.Verifier    // judges the certificates of callers
 

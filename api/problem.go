@@ -69,11 +69,11 @@ var (
 )
 
 // kinds lists every sort of problem, for the pages and the document.
-var kinds = []*kind{
+var kinds = append([]*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
 	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindCentre, kindRecovery, kindPerson,
 	kindLoad, kindSigner, kindCA, kindList, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
-}
+}, stage2KindList()...)
 
 // problemf makes a problem of a kind.
 func problemf(k *kind, format string, args ...any) *client.Problem {
@@ -109,7 +109,7 @@ func (s *Server) problem(err error) *client.Problem {
 	case errors.As(err, &misfit):
 		return misfitProblem(misfit)
 	}
-	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, centreProblem, readerProblem} {
+	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, centreProblem, stage2Problem, readerProblem} {
 		if p := of(err); p != nil {
 			return p
 		}

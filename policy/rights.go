@@ -35,6 +35,7 @@ const (
 	OpCertificateResume  Operation = "certificate.resume"
 	OpCertificateRevoke  Operation = "certificate.revoke"
 	OpReaderIssue        Operation = "reader.issue"
+	OpReaderInitialise   Operation = "reader.initialise"
 	OpReaderRead         Operation = "reader.read"
 	OpReaderSuspend      Operation = "reader.suspend"
 	OpReaderResume       Operation = "reader.resume"
@@ -112,6 +113,7 @@ var rights = []right{
 	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateResume},
 	{[8]scope{not, own, own, own, not, not, not, not}, OpCertificateRevoke},
 	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderIssue},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderInitialise},
 	{[8]scope{not, own, own, own, own, own, all, own}, OpReaderRead},
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderSuspend},
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderResume},

@@ -58,11 +58,12 @@ var floors = map[string][]string{
 	// Floor 4.
 	"readers":        {"ca", "internal/oid", "policy", "store"},
 	"readers/stage1": {"ca", "internal/cms", "internal/oid", "issuance", "jobs", "policy", "readers", "store", "verify"},
+	"readers/stage2": {"ca", "internal/cms", "internal/oid", "issuance", "issuance/escrow", "policy", "readers", "readers/stage1", "store", "verify"},
 	"topup":          {"internal/cms", "internal/oid", "policy", "store", "verify"},
 
 	// Floor 5.
 	"api": {"api/client", "ca", "ca/responder", "internal/cms", "internal/oid", "issuance", "issuance/escrow", "jobs", "ldapsync", "officers",
-		"policy", "readers", "store", "topup", "verify", "verify/path"},
+		"policy", "readers", "readers/stage2", "store", "topup", "verify", "verify/path"},
 	"api/client": {},
 	"ca/stepca":  {"ca", "internal/oid", "issuance", "policy", "store"},
 }
