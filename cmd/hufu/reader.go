@@ -13,8 +13,9 @@ import (
 )
 
 func newReaderCommand(g *globals) *cobra.Command {
-	return group("reader", "Readers: issue pairs, search, suspend, resume, revoke",
-		newReaderIssue(g), newReaderBatch(g), newReaderList(g), newReaderShow(g), newReaderState(g, "suspend"), newReaderState(g, "resume"), newReaderRevoke(g))
+	return group("reader", "Readers: issue pairs, search, bind, suspend, resume, replace, revoke, retire, many at once",
+		newReaderIssue(g), newReaderBatch(g), newReaderList(g), newReaderExpiring(g), newReaderShow(g), newReaderBind(g),
+		newReaderState(g, "suspend"), newReaderState(g, "resume"), newReaderReplace(g), newReaderRevoke(g), newReaderRetire(g), newReaderMass(g))
 }
 
 func newReaderIssue(g *globals) *cobra.Command {
@@ -102,27 +103,37 @@ func newReaderList(g *globals) *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "Search readers", Args: cobra.NoArgs}
 	f := c.Flags()
 	f.StringVar(&q.City, "city", "", "of this city")
-	f.StringVar(&q.State, "state", "", "in this state: active, suspended, revoked")
+	f.StringVar(&q.State, "state", "", "in this `state`: manufactured, prepared, allotted, initialised, active, suspended, replaced, revoked, retired")
+	f.StringVar(&q.Number, "number", "", "whose number begins so")
+	f.StringVar(&q.Model, "model", "", "of this model")
+	f.StringVar(&q.Firmware, "firmware", "", "with this firmware")
+	f.StringVar(&q.Batch, "batch", "", "of this maker's manifest")
+	f.StringVar(&q.Customer, "customer", "", "bound to this customer")
+	f.StringVar(&q.Ticket, "ticket", "", "on this ticket")
 	f.IntVar(&limit, "limit", 50, "at most so many; 0 = all")
 	c.RunE = g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, _ []string) error {
-		rows := []*client.Reader{}
-		t := &table{heads: []string{"number", "city", "state", "model", "signing", "encryption"}}
-		err := limited(cl.Readers(ctx, q), limit, func(r *client.Reader) {
-			rows = append(rows, r)
-			t.add(r.Number, r.City, r.State, r.Model, short(r.Sign), short(r.Encrypt))
-		})
-		if err != nil {
-			return err
-		}
-		return g.show(cmd, rows, t)
+		return g.showReaders(ctx, cmd, cl, q, limit)
 	})
 	return c
 }
 
 func readerFields(r *client.Reader) []field {
-	fields := []field{{"number", r.Number}, {"city", r.City}, {"state", r.State}, {"model", r.Model}, {"CA", r.CA}, {"signing", r.Sign}, {"encryption", r.Encrypt}, {"event", num(r.Seq)}}
+	fields := []field{{"number", r.Number}, {"city", r.City}, {"state", r.State}, {"model", r.Model}}
+	for _, f := range []field{
+		{"firmware", r.Firmware}, {"model's approval", r.Approval}, {"batch", r.Batch}, {"ticket", r.Ticket}, {"customer", r.Customer},
+		{"device", r.DeviceSerial}, {"in place of", r.Predecessor}, {"replaced by", r.Successor},
+	} {
+		if f.value != "" {
+			fields = append(fields, f)
+		}
+	}
+	fields = append(fields, []field{{"CA", r.CA}, {"signing", r.Sign}, {"encryption", r.Encrypt}, {"ends", when(r.NotAfter)}}...)
+	if r.NextSign != "" {
+		fields = append(fields, []field{{"next signing", r.NextSign}, {"next encryption", r.NextEncrypt}}...)
+	}
+	fields = append(fields, field{"event", num(r.Seq)})
 	for _, h := range r.History {
-		fields = append(fields, field{"history", strings.Join(strings.Fields(when(h.Time)+" "+h.From+" → "+h.To+" "+h.Actor+" "+h.Note), " ")})
+		fields = append(fields, field{"history", strings.Join(strings.Fields(when(h.Time)+" "+h.Step+" "+h.From+" → "+h.To+" "+h.Actor+" "+h.Note), " ")})
 	}
 	return fields
 }

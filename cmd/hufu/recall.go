@@ -134,7 +134,7 @@ func (n *node) adopt(ctx context.Context, r *ldapsync.Recalled) (halves []string
 				if err != nil {
 					return err
 				}
-				if strings.HasPrefix(cert.Profile, "reader-") {
+				if strings.HasPrefix(cert.Profile, "reader-") || cert.Profile == "device" {
 					numbers[cert.Reader] = true
 				}
 			}
