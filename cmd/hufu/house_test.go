@@ -63,7 +63,7 @@ var floors = map[string][]string{
 
 	// Floor 5.
 	"api": {"api/client", "ca", "ca/responder", "internal/cms", "internal/oid", "issuance", "issuance/escrow", "jobs", "ldapsync", "officers",
-		"policy", "readers", "readers/stage2", "store", "topup", "verify", "verify/path"},
+		"policy", "readers", "readers/stage1", "readers/stage2", "store", "topup", "verify", "verify/path"},
 	"api/client": {},
 	"ca/stepca":  {"ca", "internal/oid", "issuance", "policy", "store"},
 }
@@ -85,6 +85,7 @@ var doors = map[string][]string{
 	"github.com/smallstep":            {"ca/stepca"},
 	"go.step.sm":                      {"ca/stepca"},
 	"github.com/go-chi/chi":           {"ca/stepca"},
+	"github.com/ebfe/scard":           {"examples/reader/pcsc"},
 	"github.com/spf13/cobra":          {"cmd/hufu"},
 	"github.com/vbauerster/mpb":       {"cmd/hufu"},
 	"github.com/zmap/zlint":           {"issuance"},
