@@ -25,6 +25,7 @@ import (
 	"hufu/internal/cms"
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
@@ -54,6 +55,10 @@ type world struct {
 	log       *lines
 	admins    [2]*person
 
+	folder string                          // where the book lies
+	centre *escrow.Escrow                  // nil but in newCentre
+	tap    func(http.Handler) http.Handler // sees every answer; nil: nobody does
+
 	readTimeout time.Duration // of the door
 	ahead       atomic.Int64  // nanoseconds that the book's clock is ahead
 	sick        atomic.Bool   // the token does not sign
@@ -73,11 +78,18 @@ func newWorld(t testing.TB) *world {
 
 func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, pki: testpki.Must(testpki.New(testpki.Config{})), log: &lines{}, readTimeout: readTimeout}
+	return newWorldOf(&world{t: t, readTimeout: readTimeout}, nil)
+}
+
+// newWorldOf builds a world; centre makes its key management centre, if it has one.
+func newWorldOf(w *world, centre func(*verify.Verifier) *escrow.Escrow) *world {
+	t := w.t
+	t.Helper()
+	w.pki, w.log, w.folder = testpki.Must(testpki.New(testpki.Config{})), &lines{}, t.TempDir()
 	ctx := context.Background()
-	engine, err := bolt.Open(filepath.Join(t.TempDir(), "book"), bolt.Options{})
+	engine, err := bolt.Open(filepath.Join(w.folder, "book"), bolt.Options{})
 	w.must(err)
-	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables)
+	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables, escrow.Tables)
 	w.book, err = store.Create(ctx, store.Config{Engine: engine, Tables: tables, Now: w.bookTime})
 	w.must(err)
 	w.must(w.book.Update(ctx, func(tx *store.Tx) error {
@@ -97,6 +109,9 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	for _, c := range w.pki.CAs()[1:] {
 		verifier.Intermediates = append(verifier.Intermediates, c.Record.Certificate)
 	}
+	if centre != nil {
+		w.centre = centre(verifier)
+	}
 	w.office = officers.New(officers.Config{Book: w.book, Log: log})
 	w.register = readers.New(readers.Config{Book: w.book, Authority: w.authority, Domain: testpki.Domain, Log: log})
 	signers := w.citySigners()
@@ -109,7 +124,7 @@ func newWorldWith(t testing.TB, readTimeout time.Duration) *world {
 	w.must(err)
 	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: api.Work(w.book, w.register, publisher), Log: log})
 	w.server = api.New(api.Config{
-		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, TopUp: w.loads,
+		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, TopUp: w.loads, Escrow: w.centre,
 		Publisher: publisher, Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,
 		Probes: []api.Probe{{Name: "token", Check: func(context.Context) error {
 			if w.sick.Load() {
@@ -131,6 +146,9 @@ func (w *world) open(ctx context.Context) {
 	node := testpki.Must(w.pki.Server(nodeName)).TLS()
 	door := w.server.Door(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &node, nil })
 	door.ReadTimeout = w.readTimeout
+	if w.tap != nil {
+		door.Handler = w.tap(door.Handler)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)
 	w.url = "https://" + l.Addr().String()

@@ -151,8 +151,8 @@ func (o *Opener) OpenKey(der, spki []byte) ([]byte, error) {
 	if !ok {
 		return nil, ErrOpen
 	}
-	if err := belongs(plain, spki); err != nil {
-		clear(plain)
+	plain, err = privateKey(plain, spki)
+	if err != nil {
 		return nil, err
 	}
 	return plain, nil
@@ -177,22 +177,26 @@ func (o *Opener) isFor(e *envelope) error {
 	return nil
 }
 
-// belongs checks that a private key is the one of a public key.
-func belongs(pkcs8, spki []byte) error {
+// privateKey reads what a token wrapped, and checks that it is the private key of a
+// public key. Some tokens fill up the PKCS #8 with zeros to whole blocks before they wrap
+// it with padding; these are taken off.
+func privateKey(plain, spki []byte) ([]byte, error) {
+	rest := cryptobyte.String(plain)
+	var pkcs8 cryptobyte.String
+	ok := rest.ReadASN1Element(&pkcs8, cbasn1.SEQUENCE) && len(rest) < 8 && bytes.Equal(rest, make([]byte, len(rest)))
 	private, err := x509.ParsePKCS8PrivateKey(pkcs8)
-	if err != nil {
+	if !ok || err != nil {
+		clear(plain)
 		// Not wrapped: the text of a parser is no place for a key's octets.
-		return errors.New("cms: what the envelope holds is no PKCS #8 private key")
+		return nil, errors.New("cms: what the envelope holds is no PKCS #8 private key")
 	}
-	have, ok := private.(interface{ Public() crypto.PublicKey })
-	if !ok {
-		return ErrOtherKey
+	if have, ok := private.(interface{ Public() crypto.PublicKey }); ok {
+		if public, err := x509.MarshalPKIXPublicKey(have.Public()); err == nil && bytes.Equal(public, spki) {
+			return pkcs8, nil
+		}
 	}
-	public, err := x509.MarshalPKIXPublicKey(have.Public())
-	if err != nil || !bytes.Equal(public, spki) {
-		return ErrOtherKey
-	}
-	return nil
+	clear(plain)
+	return nil, ErrOtherKey
 }
 
 func parseKey(der []byte) (*envelope, error) {

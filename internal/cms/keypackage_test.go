@@ -122,6 +122,20 @@ func TestSealKeyRoundTrip(t *testing.T) {
 	}
 }
 
+// Some tokens fill the key up with zeros before they wrap it; anything else behind it is
+// not taken.
+func TestOpenKeyFilledUp(t *testing.T) {
+	pkcs8, spki := kept(t)
+	bare := ecKey(t, elliptic.P256())
+	o := opener(identity{key: bare})
+	for behind, good := range map[string]bool{"\x00": true, "\x00\x00\x00\x00\x00\x00\x00": true, "\x00\x00\x00\x00\x00\x00\x00\x00": false, "\x01": false, "\x00\x01": false} {
+		der := sealKey(t, cms.KeyRecipient{SPKI: publicOf(t, bare)}, append(bytes.Clone(pkcs8), behind...))
+		if got, err := o.OpenKey(der, spki); good != (err == nil) || good && !bytes.Equal(got, pkcs8) {
+			t.Errorf("%q behind the key: %d octets, %v", behind, len(got), err)
+		}
+	}
+}
+
 func TestSealKeyRefuses(t *testing.T) {
 	pkcs8, spki := kept(t)
 	wrap := bySSL(t, pkcs8)
