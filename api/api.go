@@ -34,6 +34,7 @@ import (
 	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/readers"
+	"hufu/readers/stage1"
 	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/topup"
@@ -48,6 +49,7 @@ type Config struct {
 	Office    *officers.Office
 	Jobs      *jobs.Jobs // with Work among its functions
 	Readers   *readers.Register
+	Stage1    *stage1.Stage // whose Work is among the jobs' functions
 	TopUp     *topup.Service
 	Escrow    *escrow.Escrow      // nil: this node has no key management centre
 	Stage2    *stage2.Service     // nil: this node initialises no readers

@@ -56,6 +56,8 @@ var (
 	kindPlan     = &kind{"plan-refused", 409, "The plan does not hold", "Make a new plan: GET /v1/mass/plan."}
 	kindCentre   = &kind{"no-centre", 409, "The node has no key management centre", "Ask the node of the centre that keeps the keys, or give this one a section escrow in its configuration."}
 	kindRecovery = &kind{"recovery-refused", 409, "The key is not recovered", "Ask for a new approval, with a good certificate of profile recipient."}
+	kindManifest = &kind{"manifest-faulty", 422, "The manifest has faults, and nothing of it was taken", "Have the maker put right what the faults name, and send the whole file again."}
+	kindStage1   = &kind{"stage1-refused", 409, "The first stage does not allow this", "Look at the model, the manifest or the ticket that the detail names."}
 	kindPair     = &kind{"reader-pair", 409, "A reader's certificates go as a pair", "Use the routes below /v1/readers, which change both at once."}
 
 	kindMisfit         = &kind{"misfit", 403, "The tally does not fit", "The message must be signed by a certificate that is good for it; the detail tells what does not fit."}
@@ -71,7 +73,7 @@ var (
 // kinds lists every sort of problem, for the pages and the document.
 var kinds = append([]*kind{
 	kindMalformed, kindNoKey, kindRequest, kindProfile, kindMessage, kindNoCertificate, kindCaller, kindForbidden, kindViolation, kindApproval,
-	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindCentre, kindRecovery, kindPerson,
+	kindMisfit, kindRevoked, kindHeld, kindMessageExpired, kindNotFound, kindNoRoute, kindMethod, kindState, kindExists, kindKeyTaken, kindPair, kindPlan, kindManifest, kindStage1, kindCentre, kindRecovery, kindPerson,
 	kindLoad, kindSigner, kindCA, kindList, kindTooLarge, kindMediaType, kindKeyReused, kindRate, kindInternal, kindUnavailable, kindStale,
 }, stage2KindList()...)
 
@@ -109,7 +111,7 @@ func (s *Server) problem(err error) *client.Problem {
 	case errors.As(err, &misfit):
 		return misfitProblem(misfit)
 	}
-	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, centreProblem, stage2Problem, readerProblem} {
+	for _, of := range []func(error) *client.Problem{caProblem, peopleProblem, centreProblem, stage2Problem, readerProblem, stage1Problem} {
 		if p := of(err); p != nil {
 			return p
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // routes is every door, in the order of the document.
-var routes = slices.Concat(certificateRoutes, readerRoutes, stage2Routes, caRoutes, journalRoutes, officerRoutes, escrowRoutes, topUpRoutes, verifyRoutes, nodeRoutes)
+var routes = slices.Concat(certificateRoutes, readerRoutes, stage1Routes, stage2Routes, caRoutes, journalRoutes, officerRoutes, escrowRoutes, topUpRoutes, verifyRoutes, nodeRoutes)
 
 var certificateRoutes = []route{
 	{

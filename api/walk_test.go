@@ -16,10 +16,12 @@ import (
 
 	"hufu/api"
 	"hufu/api/client"
+	"hufu/internal/cms"
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
 	"hufu/issuance"
 	"hufu/policy"
+	"hufu/readers/stage1"
 	"hufu/store"
 	"hufu/verify"
 )
@@ -145,6 +147,21 @@ func (w *world) furnish() map[string]string {
 	w.must(err)
 	things["job"], things["ca"] = j.ID, "330100"
 
+	expires := time.Now().Add(time.Hour)
+	w.must(w.book.Update(ctx, func(tx *store.Tx) error {
+		ticket, _, err := w.stage1.Begin(tx, stage1.TicketOrder{City: "330100", Expires: expires}, []string{"7"}, "test")
+		if err == nil {
+			things["ticket"] = ticket.ID
+			_, err = w.stage1.Revoke(tx, ticket.ID, "test", "")
+		}
+		return err
+	}))
+	things["manifest"] = "none"
+	content := testpki.Must((&verify.Ticket{ID: strings.Repeat("0", 32), City: "330100", Issued: time.Now(), Expires: expires, Quota: 1,
+		Readers: []verify.TicketReader{{Number: "7", Model: "XF-100"}}}).Marshal())
+	centre := testpki.Must(w.pki.CentreSigner()) // whom the book does not know
+	questions["importTicket"] = client.TicketImport{Ticket: testpki.Must(cms.Sign(oid.ContentTicket, content, centre.Certificate, centre.Chain[:1], centre.Key, time.Now()))}
+
 	gateway, d := w.hire("Furnisher's gateway", "330100", policy.TopUp), w.device(op, "330100", "1002")
 	request := d.load("330100", "8600000000000001", 1)
 	message := d.say(oid.ContentLoadRequest, request)
@@ -173,6 +190,8 @@ var questions = map[string]any{
 	"suspendReader": client.Note{}, "resumeReader": client.Note{}, "revokeReader": client.Revocation{},
 	"bindReader": client.Binding{Customer: "c"}, "replaceReader": client.Replacement{By: "1003"}, "retireReader": client.Note{},
 	"requestMass": planOfNoBook, "runMass": client.MassRequest{Plan: planOfNoBook},
+	"addModel": client.Model{}, "withdrawModel": client.Note{}, "checkManifest": client.ManifestRequest{}, "importManifest": client.ManifestRequest{},
+	"createTicket": client.TicketRequest{City: "330100"}, "revokeTicket": client.Note{}, "reconcileTicket": client.Receipts{},
 	"addOfficer":         client.OfficerRequest{Name: "x", Roles: []string{"auditor"}, Certificate: []byte("x")},
 	"importCRL":          client.CRLImport{CRL: []byte("x")},
 	"approve":            client.Consent{CMS: []byte("x")},
@@ -190,7 +209,7 @@ func (w *world) try(rt api.Route, p *person, things map[string]string) string {
 	w.t.Helper()
 	path := rt.Path
 	id := "id"
-	for prefix, thing := range map[string]string{"/v1/approvals/": "approval", "/v1/jobs/": "job", "/v1/cas/": "ca", "/v1/topup/": "transaction"} {
+	for prefix, thing := range map[string]string{"/v1/approvals/": "approval", "/v1/jobs/": "job", "/v1/cas/": "ca", "/v1/topup/": "transaction", "/v1/tickets/": "ticket", "/v1/manifests/": "manifest"} {
 		if strings.HasPrefix(path, prefix) {
 			id = thing
 		}

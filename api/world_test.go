@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -31,6 +32,7 @@ import (
 	"hufu/officers"
 	"hufu/policy"
 	"hufu/readers"
+	"hufu/readers/stage1"
 	"hufu/store"
 	"hufu/store/bolt"
 	"hufu/topup"
@@ -49,6 +51,7 @@ type world struct {
 	office    *officers.Office
 	jobs      *jobs.Jobs
 	register  *readers.Register
+	stage1    *stage1.Stage
 	loads     *topup.Service
 	server    *api.Server
 	url       string
@@ -89,7 +92,7 @@ func newWorldOf(w *world, centre func(*verify.Verifier) *escrow.Escrow) *world {
 	ctx := context.Background()
 	engine, err := bolt.Open(filepath.Join(w.folder, "book"), bolt.Options{})
 	w.must(err)
-	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables, escrow.Tables)
+	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables, escrow.Tables, stage1.Tables)
 	w.book, err = store.Create(ctx, store.Config{Engine: engine, Tables: tables, Now: w.bookTime})
 	w.must(err)
 	w.must(w.book.Update(ctx, func(tx *store.Tx) error {
@@ -122,9 +125,12 @@ func newWorldOf(w *world, centre func(*verify.Verifier) *escrow.Escrow) *world {
 		Book: w.book, Node: "n1", Key: testpki.Must(testpki.Key()), Directories: []ldapsync.Directory{{Name: "north", URL: "ldaps://127.0.0.1:1", Base: "o=Hufu,c=CN", TLS: &tls.Config{RootCAs: w.pki.Pool()}}},
 	})
 	w.must(err)
-	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: api.Work(w.book, w.register, publisher), Log: log})
+	w.stage1 = stage1.New(stage1.Config{Book: w.book, Authority: w.authority, Register: w.register, Verifier: verifier, DeviceCA: "device", Signer: w.centreSigner(), Domain: testpki.Domain, Log: log})
+	work := api.Work(w.book, w.register, publisher)
+	maps.Copy(work, w.stage1.Work())
+	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: work, Log: log})
 	w.server = api.New(api.Config{
-		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, TopUp: w.loads, Escrow: w.centre,
+		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, Stage1: w.stage1, TopUp: w.loads, Escrow: w.centre,
 		Publisher: publisher, Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,
 		Probes: []api.Probe{{Name: "token", Check: func(context.Context) error {
 			if w.sick.Load() {
@@ -234,6 +240,18 @@ func (w *world) citySigners() func(context.Context, string) (topup.Signer, error
 			return s, errors.New("no such city")
 		}
 		return s, nil
+	}
+}
+
+// centreSigner gives the centre its signing certificate, issued by the spine.
+func (w *world) centreSigner() func(context.Context) (*stage1.Signer, error) {
+	key := testpki.Must(testpki.Key())
+	certs, err := w.authority.Issue(context.Background(), ca.Order{
+		Requests: []ca.Request{{CA: "device", Profile: "centre-sign", CSR: testpki.Must(testpki.CSR(key))}}, Requester: "test",
+	})
+	w.must(err)
+	return func(context.Context) (*stage1.Signer, error) {
+		return &stage1.Signer{Certificate: certs[0].DER, Chain: [][]byte{w.pki.CA("device").Record.Certificate}, Key: key}, nil
 	}
 }
 

@@ -44,6 +44,15 @@ const (
 	OpReaderReplace      Operation = "reader.replace"
 	OpReaderRetire       Operation = "reader.retire"
 	OpReaderMass         Operation = "reader.mass"
+	OpModelRead          Operation = "model.read"
+	OpModelWrite         Operation = "model.write"
+	OpManifestRead       Operation = "manifest.read"
+	OpManifestImport     Operation = "manifest.import"
+	OpTicketRead         Operation = "ticket.read"
+	OpTicketCreate       Operation = "ticket.create"
+	OpTicketRevoke       Operation = "ticket.revoke"
+	OpTicketImport       Operation = "ticket.import"
+	OpTicketReconcile    Operation = "ticket.reconcile"
 	OpCARead             Operation = "ca.read"
 	OpCRLPublish         Operation = "crl.publish"
 	OpDirectoryRead      Operation = "directory.read"
@@ -122,6 +131,15 @@ var rights = []right{
 	{[8]scope{not, not, own, own, own, not, not, not}, OpReaderReplace},
 	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderRetire},
 	{[8]scope{not, not, own, own, not, not, not, not}, OpReaderMass},
+	{[8]scope{not, all, all, all, all, not, all, not}, OpModelRead},
+	{[8]scope{not, hub, hub, not, not, not, not, not}, OpModelWrite},
+	{[8]scope{not, hub, hub, not, not, not, all, not}, OpManifestRead},
+	{[8]scope{not, not, hub, not, not, not, not, not}, OpManifestImport},
+	{[8]scope{not, own, own, own, own, not, all, not}, OpTicketRead},
+	{[8]scope{not, not, hub, not, not, not, not, not}, OpTicketCreate},
+	{[8]scope{not, hub, hub, not, not, not, not, not}, OpTicketRevoke},
+	{[8]scope{not, not, own, own, not, not, not, not}, OpTicketImport},
+	{[8]scope{not, not, hub, not, not, not, not, not}, OpTicketReconcile},
 	{[8]scope{not, all, all, all, all, all, all, all}, OpCARead},
 	{[8]scope{not, own, own, own, not, not, not, not}, OpCRLPublish},
 	{[8]scope{not, all, all, all, not, not, all, not}, OpDirectoryRead},

@@ -19,6 +19,8 @@ type Problem struct {
 	Rule     string `json:"rule,omitempty" doc:"the rule of policy that was broken"`
 	Citation string `json:"citation,omitempty" doc:"the clause that the rule comes from"`
 	Half     string `json:"half,omitempty" doc:"which half of the tally did not fit: presented or kept"`
+
+	Manifest *Faults `json:"manifest,omitempty" doc:"what is wrong with a manifest"`
 }
 
 // Error says what went wrong; the remedy is left to the program that shows it.

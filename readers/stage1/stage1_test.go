@@ -396,7 +396,8 @@ func TestAdmit(t *testing.T) {
 // TestOfflineCity: two books. The centre's ticket goes to a city as a file, the
 // city's receipts come back as a file, and each that is not right is told apart.
 func TestOfflineCity(t *testing.T) {
-	c := centre(t)
+	c := newPlace(t, testpki.Must(testpki.New(testpki.Config{})), "device")
+	c.addModel(model)
 	city := newPlace(t, c.pki, "330100")
 	elsewhere := newPlace(t, c.pki, "330200")
 	numbers := numbersOf(8)
@@ -501,8 +502,6 @@ func TestOfflineCity(t *testing.T) {
 		_, err := city.Register.Revoke(tx, p.number, 1, time.Time{}, "tester", "")
 		return err
 	}))
-	remote := newPlace(t, c.pki, "device")
-	_ = remote
 	c.told = verify.FromBook(city.book)
 	if got, err = c.Reconcile(t.Context(), ticket.ID, lines[2:3], "tester"); err != nil || got[0].Outcome != stage1.Foreign {
 		t.Errorf("a revoked pair: %+v, %v", got, err)

@@ -104,14 +104,19 @@ func (s *Stage) Tickets(ctx context.Context, city string, after []byte, limit in
 	return list, next, err
 }
 
+// HasFile is nil for a ticket whose file is there.
+func (s *Stage) HasFile(ctx context.Context, id string) error {
+	t, err := s.Ticket(ctx, id)
+	if err == nil && t.Size == 0 {
+		err = &Refusal{TicketNotReady, fmt.Sprintf("ticket %s is %s and has no file", id, t.State), "wait for its job: hufu job watch " + t.Job}
+	}
+	return err
+}
+
 // WriteTicket writes a ticket's file, a piece at a time.
 func (s *Stage) WriteTicket(ctx context.Context, id string, w io.Writer) error {
-	t, err := s.Ticket(ctx, id)
-	if err != nil {
+	if err := s.HasFile(ctx, id); err != nil {
 		return err
-	}
-	if t.Size == 0 {
-		return &Refusal{"ticket-not-ready", fmt.Sprintf("ticket %s is %s and has no file", id, t.State), "wait for its job: hufu job watch " + t.Job}
 	}
 	for n := uint64(0); ; n++ {
 		var p *part

@@ -9,7 +9,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -351,5 +350,3 @@ func (p *place) device(number string) []byte {
 	}))
 	return der
 }
-
-var _ io.Writer = (*bytes.Buffer)(nil)
