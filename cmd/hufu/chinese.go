@@ -3,6 +3,17 @@ package main
 // chinese is the CLI's dictionary: the English phrase as it stands in the
 // sources, and what is shown with --lang zh. A test finds what is missing.
 var chinese = map[string]string{
+	// A city's desk.
+	"%d receipts in %s; take it to the centre: hufu ticket reconcile": "%d 份回执已写入 %s；请交给中心：hufu ticket reconcile",
+	"its pair is issued, on hold":                                     "证书对已签发，处于冻结状态",
+	"reader %s is %s: signing %s, encryption %s":                      "读卡器 %s 状态 %s：签名证书 %s，加密证书 %s",
+	"reader %s, model %s, firmware %s":                                "读卡器 %s，型号 %s，固件 %s",
+	"session %s, challenge %x…":                                       "会话 %s，挑战 %x…",
+	"slot":                                                            "槽位",
+	"the reader installed it and signed a receipt with its new key":   "读卡器已安装证书，并用新密钥签署回执",
+	"the reader made its keys and proved itself: %d octets":           "读卡器已生成密钥并证明身份：%d 字节",
+	"the receipt that it kept was taken: it is %s":                    "读卡器保存的回执已被接收：状态 %s",
+
 	"%s. Type %q to go on: ":           "%s。输入 %q 以继续：",
 	"\nThe world runs (%s). Try next:": "\n环境已启动(用时 %s)。接下来可以试试：",
 	"     API https://localhost:%d, OCSP and CRLs http://localhost:%d, ACME https://localhost:%d": "     API https://localhost:%d，OCSP 与 CRL http://localhost:%d，ACME https://localhost:%d",
