@@ -39,7 +39,7 @@ func newInitCommand(g *globals) *cobra.Command {
 		Short: "Begin a node's book from what the root ceremony made; works alone",
 		Long: `Begin a node's book: take up the root's certificate and CRL and the working CAs'
 certificates (FROM/root.cer, FROM/root.crl, FROM/<id>.cer), make the checkpoint
-key and the cities' signing keys in the token, certify the first two CA admins
+key, the centre's and the cities' signing keys in the token, certify the first two CA admins
 and this node, and publish the first CRLs. It is done once in the life of a book.
 
 The admins bring requests (hufu officer request); each gets OUT/<file>.pem and a
@@ -142,6 +142,11 @@ func (n *node) furnish(ctx context.Context, cas []*store.CA, rootCRL []byte, adm
 	for _, a := range n.conf.CAs {
 		if a.Kind == "city" {
 			if err := n.certifyCity(ctx, a); err != nil {
+				return err
+			}
+		}
+		if a.Kind == "device" {
+			if _, err := n.ticketSigner(ctx); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 
 	"hufu/api"
 	"hufu/ca"
@@ -22,6 +23,8 @@ import (
 	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/readers"
+	"hufu/readers/stage1"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/store/bolt"
 	"hufu/topup"
@@ -45,12 +48,13 @@ type node struct {
 	issuers    []*issuance.Issuer
 	checkpoint *hsm.Key
 	root       *store.CA
+	signing    sync.Mutex // held while the centre's signer is found or made
 }
 
 // tables are the tables of other packages, so that the book's Check and Backup
 // know them.
 func tables() []store.Checked {
-	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables(), escrow.Tables)
+	return slices.Concat(ca.Tables, officers.Tables, jobs.Tables, readers.Tables, stage1.Tables, stage2.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables(), escrow.Tables)
 }
 
 // openBook opens the book of the configuration, which must exist.

@@ -66,7 +66,8 @@ that follow it, OCSP and CRLs, and the top-up services that cities call.
 
 A daemon (hufu serve) owns the book; nearly every other command is its client.
 These work alone: init, ca request, ceremony, restore, hsm doctor, quickstart,
-escrow open, verify, and check and backup where no daemon runs.
+escrow open, verify, manifest check, ticket verify, and check and backup where no
+daemon runs.
 
 Exit codes:
   0 done            3 refused (rights, rule, state)   6 node, token or directory not reached
@@ -99,7 +100,7 @@ Exit codes:
 		}
 	}
 	add("node", newQuickstartCommand(g), newInitCommand(g), newServeCommand(g), newCheckCommand(g), newBackupCommand(g), newRestoreCommand(g))
-	add("work", newCACommand(g), newCertCommand(g), newReaderCommand(g), newTopUpCommand(g), newJobCommand(g))
+	add("work", newCACommand(g), newCertCommand(g), newReaderCommand(g), newModelCommand(g), newManifestCommand(g), newTicketCommand(g), newTopUpCommand(g), newStage1Command(g), newStage2Command(g), newJobCommand(g))
 	add("proof", newCRLCommand(g), newDirCommand(g), newAuditCommand(g), newVerifyCommand(g))
 	add("keys", newCeremonyCommand(g), newHSMCommand(g), newOfficerCommand(g), newEscrowCommand(g))
 	root.AddCommand(newManCommand(), newConfigHelp())

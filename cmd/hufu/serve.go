@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -29,6 +30,7 @@ import (
 	"hufu/officers"
 	"hufu/policy"
 	"hufu/readers"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/topup"
 	"hufu/verify"
@@ -118,10 +120,14 @@ func serve(ctx context.Context, conf *Config, log *slog.Logger, acceptAhead bool
 	if err != nil {
 		return err
 	}
-	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: api.Work(n.book, register, publisher)})
+	first := n.firstStage(register, verifier)
+	second := stage2.New(stage2.Config{Book: n.book, Authority: n.authority, Register: register, Stage: first, Escrow: centre, Verifier: verifier, Log: log})
+	funcs := api.Work(n.book, register, publisher)
+	maps.Copy(funcs, first.Work())
+	work := jobs.New(jobs.Config{Book: n.book, Node: conf.Node, Log: log, Funcs: funcs})
 	status := responder.New(responder.Config{Book: n.book, Changed: n.book.Changed, Renew: n.responderKey, Log: log})
 	server := api.New(api.Config{
-		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, TopUp: loads, Escrow: centre, Publisher: publisher,
+		Book: n.book, Authority: n.authority, Office: office, Jobs: work, Readers: register, Stage1: first, Stage2: second, TopUp: loads, Escrow: centre, Publisher: publisher,
 		Verifier: verifier, Checkpoint: n.checkpoint, MassAlone: conf.Mass.Alone, Probes: []api.Probe{{Name: "token", Check: n.tokenSigns}}, Node: conf.Node, Version: version(), Log: log,
 	})
 
@@ -302,30 +308,9 @@ func (n *node) citySigner(ctx context.Context, city string) (topup.Signer, error
 	if err != nil {
 		return topup.Signer{}, fmt.Errorf("finding the signing key of city %s: %w", city, err)
 	}
-	var cert *store.Certificate
-	var authority *store.CA
-	err = n.book.View(ctx, func(tx *store.Tx) error {
-		cert, authority = nil, nil
-		for c, err := range store.Certificates.Scan(tx, "spki", store.Key(store.Hash(key.SPKI()))) {
-			if err != nil {
-				return err
-			}
-			s, err := store.Statuses.Get(tx, store.SerialKey(c.CA, c.Serial))
-			if err != nil {
-				return err
-			}
-			if s.State == store.Good && c.Profile == "city-sign" && c.NotAfter.After(time.Now()) && (cert == nil || c.Seq > cert.Seq) {
-				cert = c
-			}
-		}
-		if cert == nil {
-			return fmt.Errorf("city %s has no good signing certificate: %w", city, store.ErrNotFound)
-		}
-		authority, err = store.CAs.Get(tx, store.Key(cert.CA))
-		return err
-	})
+	cert, authority, err := n.ownCertificate(ctx, key, "city-sign")
 	if err != nil {
-		return topup.Signer{}, err
+		return topup.Signer{}, fmt.Errorf("the signer of city %s: %w", city, err)
 	}
 	return topup.Signer{Certificate: cert.DER, Chain: append([][]byte{authority.Certificate}, withoutRoot(authority.Chain)...), Key: key}, nil
 }
