@@ -232,10 +232,10 @@ func TestDocumentExamples(t *testing.T) {
 func TestProblemKindsAreStable(t *testing.T) {
 	// Programs tell problems apart by these names: one may be added, none may go.
 	want := []string{
-		"approval", "bad-request", "ca-unavailable", "caller-refused", "certificate-on-hold", "certificate-required", "certificate-revoked", "city-cannot-sign",
-		"exists", "forbidden", "idempotency-key-missing", "idempotency-key-reused", "internal", "key-taken", "list-refused", "load-conflict", "malformed", "media-type",
-		"message-expired", "message-malformed", "method-not-allowed", "misfit", "no-centre", "no-route", "not-found", "officer-refused", "plan-refused", "reader-pair", "recovery-refused", "status-stale",
-		"too-large", "too-many-requests", "unavailable", "unknown-profile", "violation", "wrong-state",
+		"already-initialised", "approval", "bad-request", "ca-unavailable", "caller-refused", "certificate-on-hold", "certificate-required", "certificate-revoked", "city-cannot-sign",
+		"exists", "forbidden", "idempotency-key-missing", "idempotency-key-reused", "internal", "key-taken", "list-refused", "load-conflict", "malformed", "manifest-faulty", "media-type",
+		"message-expired", "message-malformed", "method-not-allowed", "misfit", "no-centre", "no-route", "not-found", "not-on-ticket", "officer-refused", "plan-refused", "proof-failed", "quota-spent", "reader-pair", "recovery-refused", "session-unknown", "stage1-refused", "status-stale",
+		"ticket-expired", "ticket-not-ready", "ticket-revoked", "too-large", "too-many-requests", "unavailable", "unknown-profile", "violation", "wrong-city", "wrong-state",
 	}
 	var have []string
 	for _, k := range api.Kinds {
