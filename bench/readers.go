@@ -12,10 +12,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"hufu/bench/world"
+	"hufu/internal/child"
 	"hufu/internal/softhsm"
 )
 
@@ -152,14 +152,11 @@ func (b *bench) startTime(ctx context.Context, w *world.World) (took time.Durati
 	cmd.Env = append(os.Environ(), home.Env()...)
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
 	began := time.Now()
-	if err := cmd.Start(); err != nil {
+	p, err := child.Start(cmd, false)
+	if err != nil {
 		return 0, nil, err
 	}
-	stop = func() error {
-		err := cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-		return err
-	}
+	stop = func() error { return p.End(20 * time.Second) }
 	if err := w.Answers(ctx); err != nil {
 		return 0, nil, fmt.Errorf("%w; %w", err, stop())
 	}
