@@ -269,6 +269,7 @@ func TestHostileHost(t *testing.T) {
 		h.is("1", before)
 	}
 	refused(apdu.PutDevice, with(good, apdu.Elements{apdu.Root: foreign.Anchors()[0]}), apdu.SecurityStatus, "not acceptable")
+	refused(apdu.PutDevice, with(good, apdu.Elements{apdu.Root: good[apdu.Issuer]}), apdu.SecurityStatus, "not one")
 	refused(apdu.PutDevice, with(good, apdu.Elements{apdu.Issuer: nil}), apdu.WrongData, "is missing")
 	refused(apdu.PutDevice, with(good, apdu.Elements{apdu.Issuer: h.pki.CA(city).Record.Certificate}), apdu.SecurityStatus, "not acceptable")
 	refused(apdu.PutDevice, with(good, apdu.Elements{apdu.Certificate: []byte("certificate")}), apdu.WrongData, "cannot be read")

@@ -78,6 +78,10 @@ func (r *Reader) putDevice(e apdu.Elements) error {
 	if had := r.flash.Root; had != nil && !bytes.Equal(had, next.Root) {
 		return refuse(apdu.SecurityStatus, "the reader trusts another root, and stays with it")
 	}
+	// A working CA in the root's place would end what the reader can be given.
+	if root, err := x509.ParseCertificate(next.Root); err != nil || !root.IsCA || root.CheckSignatureFrom(root) != nil {
+		return refuse(apdu.SecurityStatus, "what came as the root is not one: a CA that signed itself")
+	}
 	c, err := x509.ParseCertificate(next.Certificate)
 	if err != nil {
 		return refuse(apdu.WrongData, "the device certificate cannot be read: %v", err)

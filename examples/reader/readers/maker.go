@@ -183,6 +183,9 @@ func (m *manifest) close() error {
 	return errors.Join(m.csv.Error(), m.flush())
 }
 
+// maxFailed is how many refusals are told.
+const maxFailed = 20
+
 // prepare ends stage 1: readers are given what the centre certified.
 func prepare(ctx context.Context, f *flag.FlagSet, args []string, out io.Writer) error {
 	dir := folder(f)
@@ -229,6 +232,9 @@ func prepare(ctx context.Context, f *flag.FlagSet, args []string, out io.Writer)
 		done++
 	}
 	fmt.Fprintf(out, "%d readers prepared\n", done)
+	if more := len(failed) - maxFailed; more > 0 {
+		failed = append(failed[:maxFailed], fmt.Errorf("and %d more", more))
+	}
 	return errors.Join(failed...)
 }
 
