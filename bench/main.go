@@ -15,6 +15,10 @@
 //   - hsm.sign: P-256 signatures through Hufu's session pool, against bare
 //     C_SignInit and C_Sign in a loop, on the same key in SoftHSM, with as many
 //     sessions.
+//   - escrow.pool: P-256 key pairs that the key management centre makes in SoftHSM,
+//     wraps and records in its book, every commit on disk, against bare calls that
+//     make a pair of the same attributes, wrap it and destroy it, with as many
+//     sessions, and keep nothing.
 //   - issue.single: server certificates asked for one by one, by 64 clients over
 //     keep-alive connections with mutual TLS, of a node that hufu quickstart
 //     made, its CA key in SoftHSM, every commit on disk. Against 64 goroutines
@@ -102,7 +106,7 @@ func run(ctx context.Context, hufu string, pace float64, only, full string) (err
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) ([]figure, error)
-	}{{"hsm.sign", b.signing}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}, {"readers.search", b.searching}} {
+	}{{"hsm.sign", b.signing}, {"escrow.pool", b.keeping}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}, {"readers.search", b.searching}} {
 		if !strings.HasPrefix(m.name, only) {
 			continue
 		}

@@ -26,6 +26,7 @@ const sessions = 4
 // and the bare loops sign with. In the same home lies the peer's token.
 type token struct {
 	home *softhsm.Home
+	pool *hsm.Token
 	key  *hsm.Key // through Hufu's pool
 	bare *bareKey // through sessions of its own
 	peer struct {
@@ -60,6 +61,7 @@ func (b *bench) openToken(ctx context.Context) error {
 		return err
 	}
 	b.atEnd(pool.Close)
+	t.pool = pool
 	if t.bare, err = openBare(home.Module(), "limit", t.key.Public()); err != nil {
 		return err
 	}

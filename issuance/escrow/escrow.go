@@ -38,7 +38,7 @@ const (
 	defaultOfficers = 2
 
 	// chunk is how many keys one commit brings into the pool.
-	chunk = 64
+	chunk = 256
 )
 
 // Config is what a centre stands on. Book, Token, Wrapping and Verifier must be set.
@@ -99,14 +99,18 @@ func New(ctx context.Context, cfg Config) (*Escrow, error) {
 // Officers is how many key officers a recovery needs.
 func (e *Escrow) Officers() int { return e.cfg.Officers }
 
-// takeUp finds or makes the wrapping key, and tries it on the newest key that the book
-// keeps under it.
+// takeUp finds or makes the wrapping key, and tries it on a key that the book keeps
+// under it.
 func (e *Escrow) takeUp(ctx context.Context) error {
 	var last *Key
 	err := e.cfg.Book.View(ctx, func(tx *store.Tx) (err error) {
-		last, err = kept.Last(tx, "wrapping", store.Key(e.cfg.Wrapping))
-		if errors.Is(err, store.ErrNotFound) {
-			last, err = nil, nil
+		last = nil
+		p, err := poolOf(tx)
+		if err != nil {
+			return err
+		}
+		if hash, used := p.Under[e.cfg.Wrapping]; used {
+			last, err = kept.Get(tx, store.Key(hash))
 		}
 		return err
 	})

@@ -52,14 +52,13 @@ type Key struct {
 }
 
 // kept has the primary key Key(Hash) and the indexes "state" Key(State, Epoch, Made), "reader" Key(Reader, State),
-// "certificate" SerialKey(CA, Serial), "expiry" Key(NotAfter) of those in use and "wrapping" Key(Wrapping, Made).
+// "certificate" SerialKey(CA, Serial), and "expiry" Key(NotAfter) of those in use.
 var kept = store.Table[Key]{
 	Name:  "escrow.key",
 	Key:   func(k *Key) []byte { return store.Key(k.Hash) },
 	Codec: store.Codec[Key]{Append: appendKey, Decode: decodeKey},
 	Indexes: []store.Index[Key]{
 		{Name: "state", Keys: func(k *Key) [][]byte { return [][]byte{store.Key(uint8(k.State), k.Epoch, k.Made)} }},
-		{Name: "wrapping", Keys: func(k *Key) [][]byte { return [][]byte{store.Key(k.Wrapping, k.Made)} }},
 		{Name: "reader", Keys: func(k *Key) [][]byte {
 			if k.Reader == "" {
 				return nil
@@ -83,9 +82,10 @@ var kept = store.Table[Key]{
 
 // pool is the one row that counts the keys, so that nobody counts them by reading all.
 type pool struct {
-	N      [states]uint64 // by state
-	Made   uint64         // ever; none is deleted, so it is the sum of N
-	Cursor uint64         // how far the journal was followed
+	N      [states]uint64        // by state
+	Made   uint64                // ever; none is deleted, so it is the sum of N
+	Cursor uint64                // how far the journal was followed
+	Under  map[string]store.Hash // for each wrapping key that was ever used, the first key under it
 }
 
 const poolKey = "pool"

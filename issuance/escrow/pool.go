@@ -55,7 +55,7 @@ func (e *Escrow) keepFull(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := e.fill(ctx); err != nil {
+		if err := e.Fill(ctx); err != nil {
 			return err
 		}
 		select {
@@ -74,8 +74,9 @@ func (e *Escrow) taken() {
 	}
 }
 
-// fill makes keys until as many are spare as are wanted.
-func (e *Escrow) fill(ctx context.Context) error {
+// Fill makes keys until as many are spare as are wanted. While one chunk is on its way to
+// the disk, the token makes the next.
+func (e *Escrow) Fill(ctx context.Context) error {
 	for {
 		c, err := e.Status(ctx)
 		if err != nil {
@@ -84,22 +85,48 @@ func (e *Escrow) fill(ctx context.Context) error {
 		if c.Spare >= c.Wanted {
 			return nil
 		}
-		keys, err := e.make(ctx, int(min(c.Wanted-c.Spare, chunk)))
-		if err != nil {
+		made := make(chan []*Key)
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error {
+			defer close(made)
+			for n := int(c.Wanted - c.Spare); n > 0; n -= chunk {
+				keys, err := e.make(ctx, min(n, chunk))
+				if err != nil {
+					return err
+				}
+				select {
+				case made <- keys:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+		group.Go(func() error {
+			for keys := range made {
+				if err := e.record(ctx, keys, c.Wanted); err != nil {
+					return fmt.Errorf("recording %d spare keys: %w", len(keys), err)
+				}
+			}
+			return nil
+		})
+		if err := group.Wait(); err != nil {
 			return err
 		}
-		// A crash up to here leaves nothing: the keys were objects of a session.
-		err = e.cfg.Book.Update(ctx, func(tx *store.Tx) error {
-			p, err := poolOf(tx)
-			if err != nil || p.N[Spare] >= c.Wanted {
-				return err // another node has filled it meanwhile
-			}
-			return insert(tx, keys[:min(uint64(len(keys)), c.Wanted-p.N[Spare])])
-		})
-		if err != nil {
-			return fmt.Errorf("recording %d spare keys: %w", len(keys), err)
-		}
 	}
+}
+
+// record brings new keys into the pool, as far as they are wanted still: another node may
+// have filled it meanwhile. A crash before it leaves nothing: the keys were objects of a
+// session.
+func (e *Escrow) record(ctx context.Context, keys []*Key, wanted uint64) error {
+	return e.cfg.Book.Update(ctx, func(tx *store.Tx) error {
+		p, err := poolOf(tx)
+		if err != nil || p.N[Spare] >= wanted {
+			return err
+		}
+		return insert(tx, keys[:min(uint64(len(keys)), wanted-p.N[Spare])])
+	})
 }
 
 // make has the token make n keys, side by side.
@@ -142,6 +169,12 @@ func insert(tx *store.Tx, keys []*Key) error {
 		}
 		p.N[k.State]++
 		p.Made++
+	}
+	if p.Under == nil {
+		p.Under = map[string]store.Hash{}
+	}
+	if _, used := p.Under[keys[0].Wrapping]; !used {
+		p.Under[keys[0].Wrapping] = keys[0].Hash
 	}
 	return pools.Put(tx, p)
 }
