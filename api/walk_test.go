@@ -175,6 +175,9 @@ func (w *world) furnish() map[string]string {
 	_, err = gateway.client.ConfirmLoad(ctx, result)
 	w.must(err)
 	things["transaction"] = request.Transaction
+	session, err := op.client.OpenSession(ctx, client.SessionRequest{Number: "1002", City: "330100", Renew: true})
+	w.must(err)
+	things["session"] = session.ID
 	questions["verifyLoad"], questions["authoriseLoad"], questions["confirmLoad"] = client.LoadMessage{Message: message}, load, result
 	return things
 }
@@ -197,6 +200,9 @@ var questions = map[string]any{
 	"approve":            client.Consent{CMS: []byte("x")},
 	"resolveTransaction": client.Resolution{Note: "x"},
 	"requestRecovery":    client.RecoveryRequest{Serial: "x", Recipient: []byte("x"), Reason: "x"},
+	"openSession":        client.SessionRequest{Number: "3", City: "330100"},
+	"enrolReader":        client.StageMessage{Message: []byte("x")},
+	"receiveReceipt":     client.StageMessage{Message: []byte("x")},
 	"putAgreement":       client.AgreementRequest{City: "330100", Other: "330200"},
 }
 
@@ -209,7 +215,7 @@ func (w *world) try(rt api.Route, p *person, things map[string]string) string {
 	w.t.Helper()
 	path := rt.Path
 	id := "id"
-	for prefix, thing := range map[string]string{"/v1/approvals/": "approval", "/v1/jobs/": "job", "/v1/cas/": "ca", "/v1/topup/": "transaction", "/v1/tickets/": "ticket", "/v1/manifests/": "manifest"} {
+	for prefix, thing := range map[string]string{"/v1/approvals/": "approval", "/v1/jobs/": "job", "/v1/cas/": "ca", "/v1/topup/": "transaction", "/v1/stage2/": "session", "/v1/tickets/": "ticket", "/v1/manifests/": "manifest"} {
 		if strings.HasPrefix(path, prefix) {
 			id = thing
 		}

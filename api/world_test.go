@@ -33,6 +33,7 @@ import (
 	"hufu/policy"
 	"hufu/readers"
 	"hufu/readers/stage1"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/store/bolt"
 	"hufu/topup"
@@ -52,6 +53,7 @@ type world struct {
 	jobs      *jobs.Jobs
 	register  *readers.Register
 	stage1    *stage1.Stage
+	stage2    *stage2.Service
 	loads     *topup.Service
 	server    *api.Server
 	url       string
@@ -92,7 +94,7 @@ func newWorldOf(w *world, centre func(*verify.Verifier) *escrow.Escrow) *world {
 	ctx := context.Background()
 	engine, err := bolt.Open(filepath.Join(w.folder, "book"), bolt.Options{})
 	w.must(err)
-	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables, escrow.Tables, stage1.Tables)
+	tables := slices.Concat(api.Tables, ca.Tables, officers.Tables, jobs.Tables, readers.Tables, escrow.Tables, stage1.Tables, stage2.Tables)
 	w.book, err = store.Create(ctx, store.Config{Engine: engine, Tables: tables, Now: w.bookTime})
 	w.must(err)
 	w.must(w.book.Update(ctx, func(tx *store.Tx) error {
@@ -126,11 +128,12 @@ func newWorldOf(w *world, centre func(*verify.Verifier) *escrow.Escrow) *world {
 	})
 	w.must(err)
 	w.stage1 = stage1.New(stage1.Config{Book: w.book, Authority: w.authority, Register: w.register, Verifier: verifier, DeviceCA: "device", Signer: w.centreSigner(), Domain: testpki.Domain, Log: log})
+	w.stage2 = stage2.New(stage2.Config{Book: w.book, Authority: w.authority, Register: w.register, Stage: w.stage1, Verifier: verifier, Log: log})
 	work := api.Work(w.book, w.register, publisher)
 	maps.Copy(work, w.stage1.Work())
 	w.jobs = jobs.New(jobs.Config{Book: w.book, Node: "n1", Funcs: work, Log: log})
 	w.server = api.New(api.Config{
-		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, Stage1: w.stage1, TopUp: w.loads, Escrow: w.centre,
+		Book: w.book, Authority: w.authority, Office: w.office, Jobs: w.jobs, Readers: w.register, Stage1: w.stage1, Stage2: w.stage2, TopUp: w.loads, Escrow: w.centre,
 		Publisher: publisher, Verifier: verifier, Checkpoint: testpki.Must(testpki.Key()), Node: "n1", Version: "test", Log: log,
 		Probes: []api.Probe{{Name: "token", Check: func(context.Context) error {
 			if w.sick.Load() {
