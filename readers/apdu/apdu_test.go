@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -141,4 +142,43 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOneHost: who comes second to a slot waits until the first has gone.
+func TestOneHost(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside atomic.Int32
+	b := &apdu.Bench{Open: func(string) (apdu.Slot, func(), error) {
+		if inside.Add(1) > 1 {
+			t.Error("two hosts have one slot")
+		}
+		return answers, func() { inside.Add(-1) }, nil
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- b.Serve(ctx, l) }()
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 20 {
+				r, err := apdu.Open(ctx, l.Addr().String(), "1")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := r.Do(apdu.Install, 0, apdu.Elements{apdu.Certificate: {1}}); err != nil {
+					t.Error(err)
+				}
+				r.Close()
+			}
+		})
+	}
+	group.Wait()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

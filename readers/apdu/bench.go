@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A bench is a place with readers: a rack of them, one on a desk behind PC/SC, or a simulator. Whoever connects names a slot and then talks
@@ -135,10 +136,45 @@ func (r *Reader) transmit(c *Command) (*Answer, error) {
 // is pulled.
 type Slot func(command []byte) (answer []byte, err error)
 
-// Bench serves slots to hosts.
+// Bench serves slots to hosts. One host has a slot at a time; another one waits for it, but not for ever.
 type Bench struct {
 	Names func() []string
 	Open  func(name string) (s Slot, close func(), err error)
+
+	mu   sync.Mutex
+	busy map[string]chan struct{} // slots that a host has; closed when it leaves
+}
+
+// patience is how long a host waits for another one to leave a slot. One that comes back after its connection broke waits a moment only.
+const patience = 10 * time.Second
+
+func (b *Bench) take(name string) error {
+	late := time.After(patience)
+	for {
+		b.mu.Lock()
+		left, taken := b.busy[name]
+		if !taken {
+			if b.busy == nil {
+				b.busy = map[string]chan struct{}{}
+			}
+			b.busy[name] = make(chan struct{})
+			b.mu.Unlock()
+			return nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-left:
+		case <-late:
+			return fmt.Errorf("another host has the slot, and did not leave it within %v", patience)
+		}
+	}
+}
+
+func (b *Bench) leave(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.busy[name])
+	delete(b.busy, name)
 }
 
 // Serve answers on l until ctx ends.
@@ -172,6 +208,11 @@ func (b *Bench) talk(c net.Conn) {
 		_ = writeFrame(c, []byte(strings.Join(b.Names(), "\n"))) // who asked has gone, or asks again
 		return
 	}
+	if err := b.take(string(name)); err != nil {
+		_ = writeFrame(c, []byte(err.Error()))
+		return
+	}
+	defer b.leave(string(name))
 	slot, done, err := b.Open(string(name))
 	if err != nil {
 		_ = writeFrame(c, []byte(err.Error()))

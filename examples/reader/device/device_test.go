@@ -421,9 +421,8 @@ func TestFlash(t *testing.T) {
 		if err := os.WriteFile(path("1"), image, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := h.rack.Reader("1"); err == nil {
-			r.Close()
-			t.Errorf("an image that is %s was taken", what)
+		if _, err := apdu.Open(t.Context(), h.address, "1"); err == nil || !strings.Contains(err.Error(), "the flash of reader 1") {
+			t.Errorf("an image that is %s: %v", what, err)
 		}
 	}
 	if err := os.WriteFile(path("1"), first, 0o600); err != nil {
@@ -436,15 +435,16 @@ func TestFlash(t *testing.T) {
 	}
 	s := maker
 	s.Number, s.Model = "1", "XF-200"
-	if r, err := h.rack.New(s); err == nil {
+	h.power("1").Close()
+	if r, err := h.rack.New(s); err == nil || !strings.Contains(err.Error(), "made already") {
 		r.Close()
-		t.Error("a reader was made again as another model")
+		t.Errorf("a reader was made again as another model: %v", err)
 	}
 	count := 0
 	if err := device.All(h.dir, func(f device.Facts) { count++ }); err != nil || count != 2 {
 		t.Errorf("%d readers are shown, %v", count, err)
 	}
-	r := testpki.Must(h.rack.Reader("1"))
+	r := h.power("1")
 	if err := r.Forget(); err != nil {
 		t.Error(err)
 	}

@@ -80,6 +80,20 @@ func (h *host) blank(number string, token bool) {
 	}
 }
 
+// power powers a reader without the bench, once the last host has gone.
+func (h *host) power(number string) *device.Reader {
+	h.t.Helper()
+	for late := time.Now().Add(10 * time.Second); ; {
+		r, err := h.rack.Reader(number)
+		if err == nil {
+			return r
+		}
+		if time.Now().After(late) {
+			h.t.Fatal(err)
+		}
+	}
+}
+
 // do runs a command of a reader, once.
 func (h *host) do(number string, ins, p1 byte, e apdu.Elements) ([]byte, error) {
 	h.t.Helper()

@@ -31,7 +31,7 @@ type Rack struct {
 	chip cipher.AEAD
 
 	mu   sync.Mutex
-	busy map[string]chan struct{} // numbers of readers that are powered; closed when they are given back
+	busy map[string]bool // numbers of readers that are powered
 
 	home struct {
 		once sync.Once
@@ -94,7 +94,7 @@ func lookAt(dir string) (*Rack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", chipKey, err)
 	}
-	k := &Rack{dir: dir, busy: map[string]chan struct{}{}}
+	k := &Rack{dir: dir, busy: map[string]bool{}}
 	k.chip, err = cipher.NewGCM(block)
 	return k, err
 }
@@ -180,10 +180,7 @@ func (k *Rack) New(s Spec) (*Reader, error) {
 	return r, nil
 }
 
-// patience is how long a reader is waited for that another host has in hand.
-const patience = 10 * time.Second
-
-// Reader powers a reader. Only one host has it in hand at a time.
+// Reader powers a reader, which only one has in hand at a time.
 func (k *Rack) Reader(number string) (*Reader, error) {
 	if err := k.claim(number); err != nil {
 		return nil, err
@@ -197,28 +194,18 @@ func (k *Rack) Reader(number string) (*Reader, error) {
 }
 
 func (k *Rack) claim(number string) error {
-	late := time.After(patience)
-	for {
-		k.mu.Lock()
-		given, taken := k.busy[number]
-		if !taken {
-			k.busy[number] = make(chan struct{})
-			k.mu.Unlock()
-			return nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-given:
-		case <-late:
-			return fmt.Errorf("another host has reader %s in hand, and did not let go of it within %v", number, patience)
-		}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.busy[number] {
+		return fmt.Errorf("reader %s is powered already", number)
 	}
+	k.busy[number] = true
+	return nil
 }
 
 func (k *Rack) release(number string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	close(k.busy[number])
 	delete(k.busy, number)
 }
 

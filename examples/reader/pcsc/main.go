@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/ebfe/scard"
 
@@ -93,6 +94,9 @@ func names() ([]string, error) {
 	return list, nil
 }
 
+// patience is how long a reader that was pulled out may take to be put in again.
+const patience = 5 * time.Second
+
 // open connects to the reader in a slot, for one host alone.
 func open(name string) (apdu.Slot, func(), error) {
 	pcsc, err := scard.EstablishContext()
@@ -100,13 +104,41 @@ func open(name string) (apdu.Slot, func(), error) {
 		return nil, nil, fmt.Errorf("asking PC/SC: %w", err)
 	}
 	card, err := pcsc.Connect(name, scard.ShareExclusive, scard.ProtocolAny)
+	if errors.Is(err, scard.ErrNoSmartcard) || errors.Is(err, scard.ErrRemovedCard) {
+		if await(pcsc, name, scard.StateEmpty) {
+			card, err = pcsc.Connect(name, scard.ShareExclusive, scard.ProtocolAny)
+		}
+	}
 	if err != nil {
 		_ = pcsc.Release() // nothing was done in it
 		return nil, nil, fmt.Errorf("PC/SC connects to no reader in %q: %w", name, err)
 	}
-	return card.Transmit, func() {
+	slot := func(command []byte) ([]byte, error) {
+		answer, err := card.Transmit(command)
+		if err != nil {
+			// The host is told when PC/SC knows it too, so that it may come back at once.
+			await(pcsc, name, scard.StatePresent)
+		}
+		return answer, err
+	}
+	return slot, func() {
 		// The host has gone; a reader that was pulled out cannot be let go of.
-		_ = card.Disconnect(scard.ResetCard)
+		_ = card.Disconnect(scard.LeaveCard)
 		_ = pcsc.Release()
 	}, nil
+}
+
+// await waits until a slot is in this state no more.
+func await(pcsc *scard.Context, name string, now scard.StateFlag) bool {
+	states := []scard.ReaderState{{Reader: name, CurrentState: scard.StateUnaware}}
+	for late := time.Now().Add(patience); time.Now().Before(late); {
+		if err := pcsc.GetStatusChange(states, time.Until(late)); err != nil {
+			return false
+		}
+		if states[0].EventState&now == 0 {
+			return true
+		}
+		states[0].CurrentState = states[0].EventState
+	}
+	return false
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"hufu/examples/reader/device"
 )
@@ -24,6 +25,10 @@ const (
 // answerToReset: T=1, so that commands of extended length pass (ISO/IEC 7816-3,
 // Section 8.2).
 var answerToReset = []byte{0x3B, 0x80, 0x80, 0x01, 0x01}
+
+// outside is how long the card is out of the slot when its power went: as long as a
+// hand needs, and longer than pcscd takes to notice.
+const outside = time.Second
 
 // card puts a reader into the virtual slot. When its power is cut, the card is taken
 // out and put in again.
@@ -50,6 +55,11 @@ func card(ctx context.Context, f *flag.FlagSet, args []string, out io.Writer) er
 			return err
 		}
 		fmt.Fprintln(out, "the power of reader", *number, "went")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(outside):
+		}
 	}
 }
 

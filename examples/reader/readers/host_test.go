@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"testing"
+	"time"
 
 	"hufu/internal/oid"
 	"hufu/internal/testpki"
@@ -20,7 +21,7 @@ const city = "330100"
 func persist(t testing.TB, at func() string, slot string, ins, p1 byte, e apdu.Elements) []byte {
 	t.Helper()
 	var last error
-	for range 200 {
+	for late := time.Now().Add(30 * time.Second); time.Now().Before(late); {
 		r, err := apdu.Open(t.Context(), at(), slot)
 		if last = err; err != nil {
 			continue
