@@ -104,8 +104,8 @@ func TestPowerCuts(t *testing.T) {
 		for _, step := range []string{"identify", "certificate", "make", "put", "enrol", "install", "receipt", "finish"} {
 			for _, point := range []string{"before", "during", "after"} {
 				for _, token := range []bool{false, true} {
-					if token && (point == "during" || by == apdu.ByReader) {
-						continue // where the key lies makes no difference there
+					if token && (point == "during" || by == apdu.ByReader || !slices.Contains([]string{"make", "enrol", "install"}, step)) {
+						continue // where keys lie makes no difference there
 					}
 					number++
 					n := fmt.Sprint(number)
