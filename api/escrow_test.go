@@ -208,7 +208,7 @@ func TestNoLeak(t *testing.T) {
 	refused(t, "an approval of something else", err, "approval", "not of a recovery")
 
 	w.everything(ctx, readers)
-	w.failing(ctx, home)
+	w.failing(ctx, home, readers[1])
 
 	// Now look.
 	var s leak.Scanner
@@ -335,9 +335,9 @@ func (w *world) everything(ctx context.Context, readers []*keptReader) {
 }
 
 // failing makes what goes wrong go wrong: a token that is away, and deliveries to nobody.
-func (w *world) failing(ctx context.Context, home *softhsm.Home) {
+func (w *world) failing(ctx context.Context, home *softhsm.Home, r *keptReader) {
 	w.t.Helper()
-	spki := testpki.Must(w.centre.Claim(ctx, "4999", "330100"))
+	spki := spkiOf(r.encrypt.DER)
 	for _, transport := range [][]byte{nil, []byte("x"), spki[:20]} {
 		if _, err := w.centre.Deliver(ctx, spki, transport); err == nil {
 			w.t.Error("delivered to nobody")

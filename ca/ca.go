@@ -64,6 +64,10 @@ type Config struct {
 	// an hour, or half of CRLValidity where that is less.
 	CRLFullEvery time.Duration
 
+	// MayHold is asked, in the transaction that reserves a certificate, whether
+	// its key may have it, beside what the spine knows itself. Nil means yes.
+	MayHold func(tx *store.Tx, c *store.Certificate) error
+
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // nil means no log
 }

@@ -166,6 +166,9 @@ func (a *Authority) mayHold(tx *store.Tx, c *store.Certificate) error {
 	if err == nil && taken != nil {
 		err = taken
 	}
+	if err == nil && a.MayHold != nil {
+		err = a.MayHold(tx, c)
+	}
 	return err
 }
 

@@ -142,6 +142,9 @@ token, and write the reader's private key (PKCS#8 in PEM, mode 0600). It must be
 key of the certificate that is named. Nothing goes over the network.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if (o.key == "") == (o.keyURI == "") {
+				return usagef("see hufu escrow open --help", "either --key or --key-uri must say where the recipient's key is")
+			}
 			envelope, err := readDER(cmd, args[0], "CMS")
 			if err != nil {
 				return err
@@ -171,8 +174,6 @@ key of the certificate that is named. Nothing goes over the network.`,
 	for _, name := range []string{"certificate", "recipient", "out"} {
 		c.MarkFlagRequired(name)
 	}
-	c.MarkFlagsMutuallyExclusive("key", "key-uri")
-	c.MarkFlagsOneRequired("key", "key-uri")
 	return c
 }
 

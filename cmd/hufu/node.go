@@ -132,7 +132,7 @@ func (n *node) openAuthority(ctx context.Context) error {
 		return damagedf("restore a backup, or begin anew with hufu init", "the book holds no root certificate")
 	}
 	n.authority, err = ca.New(ca.Config{Book: n.book, Issuers: n.issuers, Node: n.conf.Node, CRLEvery: n.conf.CRL.Every, CRLValidity: n.conf.CRL.Valid,
-		CRLFullEvery: n.conf.CRL.Full, Log: n.log})
+		CRLFullEvery: n.conf.CRL.Full, MayHold: escrow.MayHold, Log: n.log})
 	return err
 }
 

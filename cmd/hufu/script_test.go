@@ -36,9 +36,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"token": makeToken,
-			"world": quickWorld,
+			"exits":  exits,
+			"token":  makeToken,
+			"sealed": sealed,
+			"world":  quickWorld,
 		},
 	})
 }

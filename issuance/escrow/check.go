@@ -76,6 +76,24 @@ func Check(ctx context.Context, book *store.Book) error {
 	return nil
 }
 
+// MayHold keeps every certificate but a reader's encryption certificate, and every one of
+// another reader, from a key that the centre made, for ca.Config: whoever has had such a
+// key delivered or recovered, even in a time that a restored book knows nothing of,
+// cannot have it certified for signing.
+func MayHold(tx *store.Tx, c *store.Certificate) error {
+	k, err := kept.Get(tx, store.Key(c.SPKI))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Profile != profile || c.Reader != k.Reader || c.City != k.City {
+		return &StateError{SPKI: k.Hash, State: k.State, Step: "certify by profile " + c.Profile, Remedy: "the key management centre made this key, for encryption alone: make a new key"}
+	}
+	return nil
+}
+
 // signing are the usages that no kept key may ever have.
 const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 

@@ -163,14 +163,17 @@ func (e *Escrow) Retire(tx *store.Tx, ca string, serial store.Serial) error {
 	return nil
 }
 
-// Deliver returns a key that is claimed or in use, sealed for the one-time P-256 key
+// Deliver returns a key that is in use, sealed for the one-time P-256 key
 // whose SubjectPublicKeyInfo is transport: EnvelopedData that cms.Opener.OpenKey opens. It
 // may be asked for again, for the same or another one-time key.
+//
+// A key that has no certificate yet stays where it is: whoever had it could certify it
+// for signing. Once it has one, the spine keeps it from every other.
 func (e *Escrow) Deliver(ctx context.Context, spki, transport []byte) ([]byte, error) {
 	var k *Key
 	deliverable := func(tx *store.Tx) (err error) {
-		if k, err = keyOf(tx, spki); err == nil && k.State != Claimed && k.State != InUse {
-			err = &StateError{SPKI: k.Hash, State: k.State, Step: "deliver", Remedy: "claim a key first; one of a certificate that has ended is recovered by key officers"}
+		if k, err = keyOf(tx, spki); err == nil && k.State != InUse {
+			err = &StateError{SPKI: k.Hash, State: k.State, Step: "deliver", Remedy: "have the certificate issued first; the key of one that has ended is recovered by key officers"}
 		}
 		return err
 	}

@@ -99,8 +99,10 @@ func TestRefusals(t *testing.T) {
 		"no reader":                   first(w.Claim(ctx, "", city)),
 		"no city":                     first(w.Claim(ctx, "1003", "")),
 		"delivery of a key unknown":   first(w.Deliver(ctx, transport, transport)),
-		"delivery to no key":          first(w.Deliver(ctx, spare, nil)),
-		"delivery to rubbish":         first(w.Deliver(ctx, spare, []byte("rubbish"))),
+		"delivery to no key":          first(w.Deliver(ctx, r.spki, nil)),
+		"delivery to rubbish":         first(w.Deliver(ctx, r.spki, []byte("rubbish"))),
+		"delivery before its time":    first(w.Deliver(ctx, spare, transport)),
+		"a signing certificate":       first(w.spine.Issue(ctx, w.signing(r))),
 		"another's claim":             w.book.Update(ctx, func(tx *store.Tx) error { return w.Claimed(tx, spare, "1001") }),
 		"a claim on a stranger's key": w.book.Update(ctx, func(tx *store.Tx) error { return w.Claimed(tx, transport, "1001") }),
 		"a second certificate":        w.book.Update(ctx, func(tx *store.Tx) error { return w.InUse(tx, r.spki, r.certs[1]) }),
@@ -209,14 +211,15 @@ func TestTokenAway(t *testing.T) {
 	w := newWorld(t)
 	w.run()
 	w.full()
+	before := w.initialise("1000")
 	elsewhere := filepath.Join(t.TempDir(), "tokens")
 	if err := os.Rename(w.home.Tokens(), elsewhere); err != nil {
 		t.Fatal(err)
 	}
-	spki := testpki.Must(w.Claim(t.Context(), "1001", city))
+	testpki.Must(w.Claim(t.Context(), "1001", city))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := w.Deliver(ctx, spki, spkiOf(t, newKey(t).Public())); err == nil {
+	if _, err := w.Deliver(ctx, before.spki, spkiOf(t, newKey(t).Public())); err == nil {
 		t.Error("delivered without a token")
 	}
 	w.check()
@@ -305,6 +308,10 @@ func TestRestore(t *testing.T) {
 	w.check()
 	if c := w.counts(); c != (escrow.Counts{Spare: 20, Claimed: 2, InUse: 1, History: 21, Wanted: 20}) {
 		t.Errorf("counts are %+v", c)
+	}
+	// The reader that nobody knows of has the key, and cannot have it certified.
+	if _, err := w.spine.Issue(t.Context(), w.signing(after)); !isState(err) {
+		t.Errorf("a kept key is certified for signing: %v", err)
 	}
 	before.transport = newKey(t)
 	before.open(w, testpki.Must(w.Deliver(t.Context(), before.spki, spkiOf(t, before.transport.Public()))))

@@ -129,7 +129,7 @@ func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Lo
 func (w *world) up() {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	w.spine = testpki.Must(ca.New(ca.Config{Book: w.book, Issuers: w.pki.Issuers(), Node: "node-1", Now: w.now, Log: log}))
+	w.spine = testpki.Must(ca.New(ca.Config{Book: w.book, Issuers: w.pki.Issuers(), Node: "node-1", MayHold: escrow.MayHold, Now: w.now, Log: log}))
 	verifier := &verify.Verifier{Anchors: w.pki.Anchors(), Domain: testpki.Domain, Status: verify.FromBook(w.book), Now: w.now}
 	for _, c := range w.pki.CAs()[1:] {
 		verifier.Intermediates = append(verifier.Intermediates, c.Record.Certificate)
@@ -334,6 +334,16 @@ func proves(t testing.TB, pkcs8, cert []byte) {
 	if plain, err := o.Open(sealed); err != nil || !bytes.Equal(plain, secret) {
 		t.Errorf("the key does not open what is sealed to its certificate: %v", err)
 	}
+}
+
+// signing is the order of a reader that would have its kept key certified for signing: it
+// has the key by now, and makes a request with it.
+func (w *world) signing(r *reader) ca.Order {
+	w.t.Helper()
+	private := testpki.Must(x509.ParsePKCS8PrivateKey(r.key)).(*ecdsa.PrivateKey)
+	return ca.Order{Requester: "tester", Requests: []ca.Request{
+		{CA: city, Profile: "reader-sign", CSR: testpki.Must(testpki.CSR(private)), Name: policy.Name{Reader: r.number, City: city}},
+	}}
 }
 
 func (w *world) revoke(c *store.Certificate) {
