@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"token":  makeToken,
 			"sealed": sealed,
 			"world":  quickWorld,
+			"rack":   readerRack,
 		},
 	})
 }
