@@ -494,3 +494,58 @@ func TestRecover(t *testing.T) {
 		t.Error("recovered for a recipient on hold")
 	}
 }
+
+// TestRestoreBringsBack: certificates that a restore brings back from directories find
+// their keys again, good ones in use and revoked ones in history, and both are recovered.
+func TestRestoreBringsBack(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	cert, key := w.recipient("Judge Bao")
+	stop := w.run()
+	w.full()
+	stop() // so that the keys below are those of the backup
+	var backup bytes.Buffer
+	if err := w.book.Backup(ctx, &backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	good, revoked := w.initialise("1003"), w.initialise("1004")
+	w.check()
+	if err := w.book.Close(); err != nil {
+		t.Fatal(err)
+	}
+	engine := testpki.Must(bolt.Open(filepath.Join(t.TempDir(), "book"), bolt.Options{}))
+	w.book = testpki.Must(store.Restore(ctx, store.Config{Engine: engine, Now: w.now, Tables: tables}, &backup, "tester"))
+	w.made = map[string]bool{}
+	w.up()
+	w.update(func(tx *store.Tx) error {
+		for _, r := range []*reader{good, revoked} {
+			for _, c := range r.certs {
+				back := *c
+				tx.Append(store.Event{Kind: store.KindIntent, CA: c.CA, Serial: c.Serial, Actor: "restore"})
+				back.Seq = tx.Append(store.Event{Kind: store.KindIssued, CA: c.CA, Serial: c.Serial, Actor: "restore",
+					Detail: `{"sha256":"` + store.Sum(c.DER).String() + `"}`})
+				s := store.Status{CA: c.CA, Serial: c.Serial, State: store.Good, Time: tx.Now().UTC(), NotAfter: c.NotAfter, Shard: c.Shard, Seq: back.Seq}
+				if r == revoked {
+					s.State, s.Seq = store.Revoked, tx.Append(store.Event{Kind: store.KindRevoked, CA: c.CA, Serial: c.Serial, Actor: "restore"})
+				}
+				if err := errors.Join(store.Certificates.Insert(tx, &back), store.Statuses.Insert(tx, &s)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	w.check()
+	w.run()
+	w.until("the keys to find their certificates", func() bool { c := w.counts(); return c.InUse == 1 && c.History == 19 })
+	w.full()
+	w.check()
+	for _, r := range []*reader{good, revoked} {
+		request := testpki.Must(w.Prepare(ctx, r.certs[1].Serial, cert.DER, "after a restore"))
+		envelope := testpki.Must(w.Recover(ctx, request, "Zhao", "a", func(*store.Tx, []byte) error { return nil }))
+		o := &cms.Opener{Certificate: cert.DER, ECDH: testpki.Must(key.ECDH())}
+		if got := testpki.Must(o.OpenKey(envelope, r.spki)); !bytes.Equal(got, r.key) {
+			t.Errorf("reader %s: another key was recovered", r.number)
+		}
+	}
+}
