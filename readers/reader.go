@@ -66,7 +66,7 @@ type Change struct {
 var register = store.Table[Reader]{
 	Name:  "reader",
 	Key:   func(r *Reader) []byte { return store.Key(r.Number) },
-	Codec: store.JSON[Reader](),
+	Codec: codec,
 	Indexes: []store.Index[Reader]{
 		{Name: "city", Keys: func(r *Reader) [][]byte { return keyOf(r.City, r.City, string(r.State), r.Number) }},
 		{Name: "state", Keys: func(r *Reader) [][]byte { return keyOf(string(r.State), string(r.State), r.Number) }},
