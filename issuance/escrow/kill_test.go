@@ -218,7 +218,7 @@ func TestKill(t *testing.T) {
 	}
 	w.until("the revoked to be history", func() bool { return w.counts().History >= uint64(revoked) })
 	w.check()
-	t.Logf("%d acknowledged steps, %d revoked, %+v", len(all), revoked, w.counts())
+	t.Logf("kill while keeping keys: %d trials, %d acknowledged steps, %d revoked, none lost: %+v", 3*soak(), len(all), revoked, w.counts())
 }
 
 // killed runs a victim until it has acknowledged n steps, kills it, and returns what it
