@@ -19,6 +19,7 @@ import (
 type stage struct {
 	bin, dir string
 	readers  int
+	crowd    int
 	keep     bool
 	procs    []*exec.Cmd
 	facts    struct {
@@ -27,15 +28,17 @@ type stage struct {
 	}
 	city string // address of the city's back end
 	card string // address of the card
+
+	bench string // address of the bench with the crowd of readers
 }
 
-func begin(readers int, keep string) (*stage, error) {
+func begin(readers, crowd int, keep string) (*stage, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{bin: filepath.Dir(self), readers: readers, keep: keep != ""}
-	for _, p := range []string{"hufu", "reader", "card", "city"} {
+	s := &stage{bin: filepath.Dir(self), readers: readers, crowd: crowd, keep: keep != ""}
+	for _, p := range []string{"hufu", "readers", "reader", "card", "city"} {
 		if _, err := os.Stat(filepath.Join(s.bin, p)); err != nil {
 			return nil, fmt.Errorf("%s is not beside the demo; build all with: make build", p)
 		}
