@@ -15,11 +15,12 @@ import (
 	"hufu/verify"
 )
 
-// deskTime is how long one reader may take.
-const deskTime = 2 * time.Minute
-
-// sessionsTried is how often a session that a node forgot is begun anew.
-const sessionsTried = 3
+const (
+	deskTime      = 2 * time.Minute  // that one reader may take
+	deskPatience  = 45 * time.Second // that a batch waits for a node that is away
+	deskPause     = 200 * time.Millisecond
+	sessionsTried = 10 // a session that a node forgot is begun anew so often
+)
 
 // Outcomes of a reader at a desk that are no refusals of the node's. A refusal has
 // the name of the node's problem.
@@ -53,6 +54,7 @@ type desk struct {
 	city   string
 	ticket string
 	renew  bool
+	batch  bool // a node that is away for a moment is waited for
 	again  bool // a reader that is finished is asked for its receipt, not initialised anew
 	g      *globals
 	out    io.Writer // each step is told there, as it is done; nil: nowhere
@@ -175,6 +177,23 @@ func (d *desk) work(ctx context.Context, res *deskResult, bench, slot string) er
 	}
 }
 
+// patient asks the node until it answers, in a batch: one that is started again must
+// not cost every reader that is plugged in meanwhile. All that is asked may be asked
+// twice.
+func patient[A any](ctx context.Context, d *desk, ask func() (A, error)) (A, error) {
+	for began := time.Now(); ; {
+		a, err := ask()
+		if err == nil || !d.batch || errors.As(err, new(*client.Problem)) || time.Since(began) > deskPatience {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(deskPause):
+		}
+	}
+}
+
 // resend sends the receipt that a reader has kept. It is done where the node takes
 // it; where the node says that the receipt is not for the pair on hold, the reader
 // gets another one.
@@ -188,7 +207,7 @@ func (d *desk) resend(ctx context.Context, res *deskResult, r *plugged) (done bo
 		return false, &readerError{err}
 	}
 	before := r.state == apdu.Finished
-	rd, err := d.node.SendReceipt(ctx, session, receipt)
+	rd, err := patient(ctx, d, func() (*client.Reader, error) { return d.node.SendReceipt(ctx, session, receipt) })
 	var p *client.Problem
 	if !before && errors.As(err, &p) && p.Type == "/problems/proof-failed" {
 		return false, nil
@@ -230,7 +249,8 @@ func (d *desk) finish(res *deskResult, r *plugged, rd *client.Reader, before boo
 
 // session is the whole exchange.
 func (d *desk) session(ctx context.Context, res *deskResult, r *plugged) error {
-	s, err := d.node.OpenSession(ctx, client.SessionRequest{Number: r.number, City: d.city, Ticket: d.ticket, Renew: d.renew})
+	request := client.SessionRequest{Number: r.number, City: d.city, Ticket: d.ticket, Renew: d.renew}
+	s, err := patient(ctx, d, func() (*client.Session, error) { return d.node.OpenSession(ctx, request) })
 	if err != nil {
 		return err
 	}
@@ -245,7 +265,7 @@ func (d *desk) session(ctx context.Context, res *deskResult, r *plugged) error {
 		return err
 	}
 	d.say("the reader made its keys and proved itself: %d octets", len(enrolment))
-	g, err := d.node.Enrol(ctx, s.ID, enrolment)
+	g, err := patient(ctx, d, func() (*client.Grant, error) { return d.node.Enrol(ctx, s.ID, enrolment) })
 	if err != nil {
 		return err
 	}
@@ -267,7 +287,7 @@ func (d *desk) session(ctx context.Context, res *deskResult, r *plugged) error {
 		return err
 	}
 	d.say("the reader installed it and signed a receipt with its new key")
-	rd, err := d.node.SendReceipt(ctx, s.ID, receipt)
+	rd, err := patient(ctx, d, func() (*client.Reader, error) { return d.node.SendReceipt(ctx, s.ID, receipt) })
 	if err != nil {
 		return err
 	}

@@ -189,7 +189,10 @@ are asked for their receipts and counted as such.`,
 		if err != nil {
 			return err
 		}
-		d.again = true
+		if _, err := cl.WhoAmI(ctx); err != nil {
+			return err // a node that is not there at all is not waited for
+		}
+		d.batch, d.again = true, true
 		places, err := slotsOf(ctx, benches)
 		if err != nil {
 			return err
