@@ -27,6 +27,7 @@ var floors = map[string][]string{
 	"internal/child":    {},
 	"internal/leak":     {},
 	"internal/ds389":    {"internal/child"},
+	"internal/pcscd":    {"internal/child"},
 	"internal/slapd":    {"internal/child"},
 	"internal/softhsm":  {},
 	"internal/testpki":  {"internal/oid", "issuance", "policy", "store"},

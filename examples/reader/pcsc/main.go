@@ -115,6 +115,9 @@ func open(name string) (apdu.Slot, func(), error) {
 	}
 	slot := func(command []byte) ([]byte, error) {
 		answer, err := card.Transmit(command)
+		if err == nil && len(answer) < 2 {
+			err = errors.New("the reader was pulled out while it answered")
+		}
 		if err != nil {
 			// The host is told when PC/SC knows it too, so that it may come back at once.
 			await(pcsc, name, scard.StatePresent)
