@@ -17,10 +17,13 @@ import (
 	"hufu/api"
 	"hufu/ca"
 	"hufu/ca/stepca"
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
 	"hufu/officers"
 	"hufu/readers"
+	"hufu/readers/stage1"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/store/bolt"
 	"hufu/topup"
@@ -56,7 +59,7 @@ func (l *lane) open(ctx context.Context, f func(*store.Book) error) (err error) 
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
 	book, err := store.Open(ctx, store.Config{Engine: engine, Log: slog.New(slog.DiscardHandler), Tables: slices.Concat(
-		ca.Tables, officers.Tables, jobs.Tables, readers.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables())})
+		ca.Tables, officers.Tables, jobs.Tables, readers.Tables, stage1.Tables, stage2.Tables, topup.Tables, api.Tables, stepca.Tables, ldapsync.Tables(), escrow.Tables)})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,16 @@
 //	unrecorded    a signature of a CA's key without its intent in the journal, a
 //	              status without its event
 //
+// Then many readers go through both stages in one world: hufu manifest import and
+// hufu stage2 batch against a bench of simulated readers, and the node, or now and
+// then the command alone, is killed at a random moment. The same command is run
+// again until every reader is active. There, acknowledged are the readers that the
+// command reported active; lost is a reader that is not active or lacks one of its
+// three certificates, double one that was reported active twice or has a second
+// good certificate of a kind. Every certificate must chain and pass zlint, the
+// register and the kept keys their checks, and the counts of manifest, ticket,
+// receipts and readers be one.
+//
 // The last three must be 0; the program ends with an error otherwise, and keeps
 // the world in which it happened.
 package main
@@ -40,17 +50,19 @@ import (
 func main() {
 	issuing := flag.Int("issuing", 2000, "how often to kill the node while it issues")
 	revoking := flag.Int("revoking", 1000, "how often to kill the node while it revokes")
+	batch := flag.Int("batch", 50, "how often to kill the node or the command while readers go through both stages")
+	count := flag.Int("readers", 10_000, "how many readers that are")
 	hufu := flag.String("hufu", "", "the `program` to kill (default: the one beside this program's folder)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *hufu, *issuing, *revoking); err != nil {
+	if err := run(ctx, *hufu, *issuing, *revoking, *batch, *count); err != nil {
 		fmt.Fprintln(os.Stderr, "soak: error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, hufu string, issuing, revoking int) error {
+func run(ctx context.Context, hufu string, issuing, revoking, batch, count int) error {
 	programs, hufu, err := world.Beside(hufu)
 	if err != nil {
 		return err
@@ -60,8 +72,18 @@ func run(ctx context.Context, hufu string, issuing, revoking int) error {
 		return err
 	}
 	kinds := []*kind{{what: "issuing", wanted: issuing, trial: (*lane).issuing}, {what: "revoking", wanted: revoking, trial: (*lane).revoking}}
-	err = s.run(ctx, kinds)
+	if issuing+revoking > 0 {
+		err = s.run(ctx, kinds)
+	}
+	if err == nil && batch > 0 {
+		k := &kind{what: fmt.Sprintf("%d readers went through both stages", count), wanted: batch}
+		k.tally, err = s.batch(ctx, count, batch)
+		kinds = append(kinds, k)
+	}
 	for _, k := range kinds {
+		if k.wanted == 0 {
+			continue
+		}
 		fmt.Printf("node killed while %s: %s\n", k.what, k.tally)
 		if t := k.tally; err == nil && t.lost+t.double+t.unrecorded > 0 {
 			err = errors.New("the node lost, doubled or did not record something")
