@@ -54,7 +54,7 @@ func (b *bench) issuing(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := b.newLimit()
+	limit, err := b.newLimit("limit.db")
 	if err != nil {
 		return nil, fmt.Errorf("making the limit: %w", err)
 	}
@@ -66,6 +66,7 @@ func (b *bench) issuing(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.peer = rates[2]
 	return []figure{
 		newFigure("issue.single", rates[0], rates[1], "bare loop: parse the CSR and check it, encode, sign in SoftHSM, check, commit in groups", 0.4, "certificates/s"),
 		newFigure("issue.single.vs-stepca", rates[0], rates[2], "step-ca v0.30.2, key in SoftHSM, bbolt, JWK one-time tokens", 4, "certificates/s"),

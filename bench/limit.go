@@ -37,7 +37,7 @@ type entry struct {
 var certificates = []byte("certificates")
 
 // newLimit makes a CA over the bare key, and its database.
-func (b *bench) newLimit() (*limit, error) {
+func (b *bench) newLimit(database string) (*limit, error) {
 	root, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (b *bench) newLimit() (*limit, error) {
 	if _, l.ca, err = hierarchy(root, l.key.Public()); err != nil {
 		return nil, err
 	}
-	if l.db, err = bbolt.Open(filepath.Join(b.dir, "limit.db"), 0o600, nil); err != nil {
+	if l.db, err = bbolt.Open(filepath.Join(b.dir, database), 0o600, nil); err != nil {
 		return nil, err
 	}
 	err = l.db.Update(func(tx *bbolt.Tx) error {

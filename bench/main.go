@@ -29,6 +29,13 @@
 //   - issue.single.vs-stepca: the same against step-ca with a token of the same
 //     kind, its bbolt database and a one-time token for each request (JWK
 //     provisioner).
+//   - issue.batch: the pairs of readers, asked for in one job over the API, from the
+//     request until the job is done, each reader in the register and its result
+//     recorded. Against 64 goroutines that parse the request of a pair and check it,
+//     encode two certificates of the same content, sign both in SoftHSM, check both
+//     signatures and commit in groups to bbolt.
+//   - issue.batch.vs-stepca: the same against step-ca's figure of issue.single in the
+//     same run; it has no batch.
 //   - ocsp.presigned: answers that were signed before, asked of the node over 64
 //     keep-alive connections, against a handler of a few lines in a process of
 //     its own that reads the same requests and returns the same answers.
@@ -106,7 +113,7 @@ func run(ctx context.Context, hufu string, pace float64, only, full string) (err
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context) ([]figure, error)
-	}{{"hsm.sign", b.signing}, {"escrow.pool", b.keeping}, {"issue.single", b.issuing}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}, {"readers.search", b.searching}} {
+	}{{"hsm.sign", b.signing}, {"escrow.pool", b.keeping}, {"issue.single", b.issuing}, {"issue.batch", b.batching}, {"ocsp.presigned", b.presigned}, {"ocsp.nonce", b.live}, {"revoke.single", b.revoking}, {"revoke.growth", b.growing}, {"dir.reach4", b.reaching}, {"crl.1m", b.listing}, {"readers.search", b.searching}} {
 		if !strings.HasPrefix(m.name, only) {
 			continue
 		}
@@ -135,6 +142,7 @@ type bench struct {
 	full     string // a world full of readers, where one was made before
 	token    *token
 	node     *node
+	peer     float64        // certificates a second of step-ca; 0 while that is not measured
 	ends     []func() error // in the order of beginning
 }
 
