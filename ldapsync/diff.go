@@ -97,6 +97,9 @@ func (p *Publisher) Diff(ctx context.Context, name string, progress func(done, t
 	if err != nil {
 		return nil, fmt.Errorf("comparing directory %s: %w", name, err)
 	}
+	if d.Wrong() > 0 {
+		w.tell(fmt.Sprintf("compared with the book: %s; hufu dir repair %s puts it right", d, name))
+	}
 	return d, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -197,6 +198,41 @@ func TestOldCopyOfDirectory(t *testing.T) {
 	b.set(certs[25], store.Held, 6)
 	p.inStep(t, b, "north")
 	holds(t, north, b)
+}
+
+// TestIdleDirectoryPutBack puts a directory back while the book is idle and the worker has no reason to speak for hours: it notices all
+// the same, writes again what is missing, and says what happened.
+func TestIdleDirectoryPutBack(t *testing.T) {
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 20)
+	d := directory("north", north.Server)
+	d.Bound, d.Alarm = time.Hour, time.Hour
+	patient, err := ldapsync.New(ldapsync.Config{Book: b.Book, Directories: []ldapsync.Directory{d}, Key: pki().key, Node: "n1", Lease: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, patient)
+	p.inStep(t, b, "north")
+	old, then := north.freeze(), p.of("north").Watermark
+	for _, c := range certs[:7] {
+		b.set(c, store.Revoked, 1)
+	}
+	p.inStep(t, b, "north")
+	now := p.of("north").Watermark
+	north.must(north.Kill())
+	until(t, "the end of the connection to be noticed", func() bool { return p.of("north").State == "unreachable" })
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	until(t, "what is missing to be written again", func() bool { s := p.of("north"); return s.State == "in step" && s.Watermark > now })
+	holds(t, north.Server, b)
+	want := fmt.Sprintf("went from epoch 1, sequence %d back to epoch 1, sequence %d; the %d changes since are written again", now, then, now-then)
+	if s := p.of("north"); !strings.Contains(s.Notice, want) || s.NoticeTime.IsZero() {
+		t.Errorf("the status says %q; want in it: %s", s.Notice, want)
+	}
+	if told := journalled(t, b, ldapsync.KindPutBack); len(told) != 1 || !strings.Contains(told[0].Detail, want) {
+		t.Errorf("the journal says %+v", told)
+	}
 }
 
 // TestTwoPublishers: one publishes, the other stands by until the first gives up or falls silent.

@@ -180,6 +180,8 @@ type DirectoryStatus struct {
 	LagSeconds float64   // age of the oldest of them
 	LastError  string    // "" = none since it last was in step
 	ErrorTime  time.Time
+	Notice     string // what was last found out about it, in words: it was put back, somebody else wrote there, …; "" = nothing yet
+	NoticeTime time.Time
 	Unknown    int64 // entries from before a restore that nobody brought back; they are left alone
 	Repairs    int64 // entries that were not as this book had left them and were put right
 	Level      int   // InTime, Late or Alarming
@@ -204,6 +206,7 @@ func (p *Publisher) Status(ctx context.Context) []DirectoryStatus {
 			}
 		}
 		s.Applied = max(s.Applied, s.Watermark)
+		w.doubt(&s)
 		all = append(all, s)
 	}
 	return all

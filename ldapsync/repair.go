@@ -53,6 +53,7 @@ func (p *Publisher) Repair(ctx context.Context, name, actor string, progress fun
 		return r, nil
 	}
 	w.note(func(s *DirectoryStatus) { s.Repairs += int64(r.Repaired) })
+	w.tell(fmt.Sprintf("compared with the book: %s; %d put right, %d left", d, r.Repaired, len(r.Left)))
 	p.log.Warn("directory was repaired", slog.String("directory", name), slog.String("actor", actor), slog.Int("repaired", r.Repaired), slog.Int("left", len(r.Left)))
 	err = p.book.Update(ctx, func(tx *store.Tx) error {
 		tx.Append(store.Event{Kind: store.KindDirectoryRepaired, Actor: actor,

@@ -22,6 +22,7 @@ const (
 	stateAhead       = "ahead of the book"
 	stateCatchingUp  = "catching up"
 	stateInStep      = "in step"
+	stateSilent      = "silent"
 	stateRefuses     = "refuses an entry"
 	stateMute        = "without statement: the key does not sign"
 	stateStopped     = "stopped"
@@ -40,6 +41,8 @@ type worker struct {
 	treeAt uint64 // the tree is right once everything up to this event is in the directory
 	last   string // the statement last written
 	cursor uint64 // how far the journal was read when the last connection ended
+
+	reached position // the watermark as this worker last knew it
 
 	mu     sync.Mutex
 	status DirectoryStatus // guarded by mu
@@ -128,8 +131,8 @@ type session struct {
 	events chan []store.Event
 	built  chan builtTree
 	broken chan error
-	say    chan utterance // to the one who writes the watermark
-	said   chan utterance // and back
+	say    chan utterance        // to the one who writes the watermark
+	said   chan utterance        // and back
 	acked  map[string]store.Hash // what was written before the tree was there
 	wrote  map[target]position   // where entries of certificates that changed were last written
 
@@ -191,6 +194,7 @@ func (w *worker) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.welcome(ctx, mark.position, start)
 	w.note(func(s *DirectoryStatus) {
 		s.State, s.LastError, s.Epoch, s.Watermark, s.From, s.Applied = stateCatchingUp, "", mark.epoch, start, start, start
 	})
@@ -380,6 +384,7 @@ func (s *session) finish(o outcome) error {
 	}
 	for _, name := range o.repaired {
 		s.note(func(st *DirectoryStatus) { st.Repairs++ })
+		s.tell("its entry " + name + " was not as this book had left it, and was put right")
 		s.p.log.Warn("entry was not as it should have been", slog.String("directory", s.dir.Name), slog.String("entry", name))
 	}
 	if o.err != nil && !o.target.isCA() && lostConnection(o.err) {
@@ -460,6 +465,7 @@ func (s *session) spoken(ctx context.Context, u utterance) error {
 		return nil
 	}
 	st := &u.statement
+	s.reached = u.next.position
 	s.mark, s.last, s.spoke, s.complete = u.next, u.next.note, time.Now(), !st.Digest.IsZero()
 	unknown, err := s.unknown(ctx, u.idle)
 	if err != nil {

@@ -332,7 +332,11 @@ func publish(t testing.TB, b *book, node string, dirs ...ldapsync.Directory) *pu
 
 func publishWith(t testing.TB, b *book, node string, key crypto.Signer, dirs ...ldapsync.Directory) *publisher {
 	t.Helper()
-	p := newPublisherWith(t, b, node, key, dirs...)
+	return run(t, newPublisherWith(t, b, node, key, dirs...))
+}
+
+func run(t testing.TB, p *ldapsync.Publisher) *publisher {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

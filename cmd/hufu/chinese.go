@@ -72,6 +72,7 @@ var chinese = map[string]string{
 	"node":                   "节点",
 	"nothing is done yet: another officer looks at it and runs: hufu officer approve %s": "尚未生效：请另一位人员审阅后运行：hufu officer approve %s",
 	"nothing runs below %s": "%s 下没有正在运行的进程",
+	"notice":                "注意",
 	"number":                "编号",
 	"octets":                "字节",
 	"officers, each approved by a second admin":                                            "人员，每人由第二位管理员批准",

@@ -27,9 +27,13 @@ func newDirStatus(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{heads: []string{"directory", "state", "in time", "epoch", "watermark", "lag", "seconds", "last error"}}
+			t := &table{heads: []string{"directory", "state", "in time", "epoch", "watermark", "lag", "seconds", "last error", "notice"}}
 			for _, d := range dirs {
-				t.add(d.Name, g.filling(&d), g.lateness(&d), num(d.Epoch), num(d.Watermark), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError)
+				notice := d.Notice
+				if notice != "" {
+					notice = when(d.NoticeTime) + " " + notice
+				}
+				t.add(d.Name, g.filling(&d), g.lateness(&d), num(d.Epoch), num(d.Watermark), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError, notice)
 			}
 			return g.show(cmd, dirs, t)
 		})}
