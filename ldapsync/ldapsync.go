@@ -9,7 +9,8 @@
 // A worker begins where the directory's own watermark says, and takes from an event only which entry it concerns: what it writes is the
 // record's newest state, so that doing it again, late or out of order ends the same. Each write takes the old sequence number away and adds
 // the new one in one modify (RFC 4511, Section 4.6), so a later state is never overwritten. The watermark moves over an unbroken run of
-// events only, and what it then says was signed while nothing was under way. A directory that is slow, down, or was put back to an older state delays no other.
+// events only, and what it then says was signed while nothing was under way. A directory that is slow, down, or was put back to an older
+// state delays no other.
 //
 // The package refuses to publish to a directory that knows more than the book (AheadError), to touch another book's entries, to skip an
 // entry that a server does not take, and to believe a watermark that the book's key has not signed.
