@@ -76,7 +76,12 @@ var extensions = []struct {
 }{
 	{oid.ExtSubjectKeyID, (*cert).readKeyID},
 	{oid.ExtAuthorityKeyID, (*cert).readAuthorityKeyID},
-	{oid.ExtKeyUsage, func(c *cert, _ cryptobyte.String, _ bool) error { c.usage = true; return nil }},
+	{oid.ExtKeyUsage, func(c *cert, _ cryptobyte.String, _ bool) error {
+		if c.usage = true; c.x.KeyUsage == 0 {
+			return errors.New("no usage is set, against RFC 5280, Section 4.2.1.3")
+		}
+		return nil
+	}},
 	{oid.ExtBasicConstraints, (*cert).readBasicConstraints},
 	{oid.ExtSubjectAltName, func(c *cert, v cryptobyte.String, _ bool) (err error) {
 		c.names, err = readNames(v)
@@ -113,7 +118,7 @@ func parse(der []byte) (*cert, error) {
 	if len(der) > MaxCertificate {
 		return nil, fmt.Errorf("%d octets, at most %d are read", len(der), MaxCertificate)
 	}
-	x, err := x509.ParseCertificate(der)
+	x, err := readX509(der)
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +135,18 @@ func parse(der []byte) (*cert, error) {
 	if c.emails, err = dn.Emails(x.RawSubject); err != nil {
 		return nil, err
 	}
+	if len(c.issuer) == 0 {
+		return nil, errors.New("it names no issuer, against RFC 5280, Section 4.1.2.4")
+	}
 	c.subjectKey, c.issuerKey, c.selfIssued = c.subject.Key(), c.issuer.Key(), c.subject.Equal(c.issuer)
 	for _, e := range x.Extensions {
 		if err := c.readExtension(e.Id, e.Value, e.Critical); err != nil {
 			c.broken = fmt.Errorf("extension %v: %w", e.Id, err)
 			break
 		}
+	}
+	if c.broken == nil && len(c.subject) == 0 && len(c.names) == 0 {
+		c.broken = errors.New("it names nobody, neither as its subject nor by an alternative name")
 	}
 	return c, nil
 }
