@@ -59,9 +59,12 @@ type Config struct {
 	// signed and how long they hold. Zero means 10 minutes and 24 hours.
 	CRLEvery, CRLValidity time.Duration
 
-	// CRLFullEvery is how often the full CRLs of a CA with deltas are signed;
-	// its deltas are signed every CRLEvery and on every revocation. Zero means
-	// an hour, or half of CRLValidity where that is less.
+	// CRLFullEvery is how often the full CRLs of a CA with deltas are signed when
+	// nothing changes; its deltas are signed every CRLEvery and on every
+	// revocation, and full CRLs on a revocation too, but so that they take no
+	// more than a tenth of the time. Its deltas go out from a full CRL that is
+	// at least so old, unless very much changed since. Zero means an hour, or half of CRLValidity where that is
+	// less.
 	CRLFullEvery time.Duration
 
 	Now func() time.Time // nil means time.Now

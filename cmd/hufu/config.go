@@ -59,7 +59,7 @@ type CAConfig struct {
 	Key  string `yaml:"key"`
 
 	CRLShards uint16 `yaml:"crl_shards"`
-	CRLDeltas bool   `yaml:"crl_deltas"`
+	CRLDeltas *bool  `yaml:"crl_deltas"` // nil = true
 }
 
 type APIConfig struct {
