@@ -66,6 +66,8 @@ func (l *List) Check(c Check) (*Report, error) {
 			add(KindSignature, "it is the list of another issuer")
 		case err != nil:
 			add(KindSignature, err.Error())
+		case of.SignatureAlgorithm == x509.SHA1WithRSA || of.SignatureAlgorithm == x509.ECDSAWithSHA1: // crypto/x509 takes these for lists
+			add(KindSignature, "it was signed with SHA-1")
 		}
 	}
 	if !c.Now.IsZero() {

@@ -2,6 +2,9 @@ package crlcheck_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"iter"
@@ -121,6 +124,15 @@ func TestCheck(t *testing.T) {
 	bad[bytes.Index(bad, []byte{2, 2, 1, 1})+3] ^= 2
 	if r, err := parse(t, bad).Check(crlcheck.Check{Issuer: issuer("services")}); err != nil || len(r.Faults) != 1 || r.Faults[0].Kind != crlcheck.KindSignature {
 		t.Errorf("a changed list: %+v, %v", r, err)
+	}
+	ca := issuer("services")
+	weak, key := *ca, testpki.Must(ecdsa.GenerateKey(elliptic.P256(), crand.Reader))
+	weak.PublicKey, weak.PublicKeyAlgorithm = key.Public(), x509.ECDSA
+	old := testpki.Must(x509.CreateRevocationList(crand.Reader, &x509.RevocationList{
+		SignatureAlgorithm: x509.ECDSAWithSHA1, Number: big.NewInt(10), ThisUpdate: at, NextUpdate: at.Add(time.Hour),
+	}, &weak, key))
+	if r, err := parse(t, old).Check(crlcheck.Check{Issuer: &weak}); err != nil || len(r.Faults) != 1 || r.Faults[0].Kind != crlcheck.KindSignature {
+		t.Errorf("a list signed with SHA-1: %+v, %v", r, err)
 	}
 	broken := fmt.Errorf("broken")
 	if _, err := parse(t, bad).Check(crlcheck.Check{Book: func(yield func(crlcheck.Status, error) bool) { yield(crlcheck.Status{}, broken) }}); err == nil {

@@ -181,9 +181,10 @@ func (c *cert) readKeyID(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readAuthorityKeyID(v cryptobyte.String, _ bool) error {
-	var seq, id cryptobyte.String
+	var id cryptobyte.String
 	var present bool
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() || !seq.ReadOptionalASN1(&id, &present, asn1.Tag(0).ContextSpecific()) {
+	seq, ok := sequence(v)
+	if !ok || !seq.ReadOptionalASN1(&id, &present, asn1.Tag(0).ContextSpecific()) {
 		return errExtension
 	}
 	c.authorityKeyID = id
@@ -191,8 +192,8 @@ func (c *cert) readAuthorityKeyID(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readBasicConstraints(v cryptobyte.String, _ bool) error {
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() {
+	seq, ok := sequence(v)
+	if !ok {
 		return errExtension
 	}
 	c.basic = true
@@ -209,6 +210,12 @@ func (c *cert) readBasicConstraints(v cryptobyte.String, _ bool) error {
 	return nil
 }
 
+// sequence returns the contents of the one SEQUENCE that a value is.
+func sequence(v cryptobyte.String) (contents cryptobyte.String, ok bool) {
+	ok = v.ReadASN1(&contents, asn1.SEQUENCE) && v.Empty()
+	return contents, ok
+}
+
 // readSkip reads a number of certificates. Beyond any path, all are alike.
 func readSkip(s *cryptobyte.String, tag asn1.Tag) (int, error) {
 	var value cryptobyte.String
@@ -223,8 +230,8 @@ func readSkip(s *cryptobyte.String, tag asn1.Tag) (int, error) {
 }
 
 func readNames(v cryptobyte.String) ([]generalName, error) {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() {
+	list, ok := sequence(v)
+	if !ok {
 		return nil, errExtension
 	}
 	return parseGeneralNames(list)
@@ -237,8 +244,8 @@ var (
 )
 
 func (c *cert) readPolicies(v cryptobyte.String, critical bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	c.hasPolicies = true
@@ -275,8 +282,8 @@ func (c *cert) readPolicies(v cryptobyte.String, critical bool) error {
 }
 
 func (c *cert) readMappings(v cryptobyte.String, _ bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	for !list.Empty() {
@@ -294,8 +301,8 @@ func (c *cert) readMappings(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readPolicyConstraints(v cryptobyte.String, _ bool) (err error) {
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() || seq.Empty() {
+	seq, ok := sequence(v)
+	if !ok || seq.Empty() {
 		return errExtension
 	}
 	for i, n := range []*int{&c.requireExplicit, &c.inhibitMapping} {
@@ -312,8 +319,8 @@ func (c *cert) readPolicyConstraints(v cryptobyte.String, _ bool) (err error) {
 }
 
 func (c *cert) readEKU(v cryptobyte.String, _ bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	c.hasEKU = true
