@@ -63,7 +63,7 @@ func (a *Authority) PublishShard(ctx context.Context, caID string, shard uint16)
 }
 
 // PublishDelta signs and records what changed since a full CRL that is older than
-// CRLFullEvery, so that holders of that one and of every later one go on with it.
+// an hour, so that holders of that one and of every later one go on with it.
 // Without a full CRL there is no delta: store.ErrNotFound.
 func (a *Authority) PublishDelta(ctx context.Context, caID string, shard uint16) (*store.CRL, error) {
 	return a.publish(ctx, &store.CRL{CA: caID, Shard: shard, Delta: true})
@@ -226,9 +226,9 @@ func newest(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
 // it has some hundred thousand octets and not many millions.
 const deltaEvents = 10_000
 
-// baseOf returns the full list that a delta goes out from: one older than
-// CRLFullEvery, however many have followed changes since, so that whoever has
-// fetched a full list within that time goes on with the delta. Where that would be
+// baseOf returns the full list that a delta goes out from: one older than an hour
+// (see baseAge), however many have followed changes since, so that whoever has
+// fetched a full list within that hour goes on with the delta. Where that would be
 // a long way back it is a younger one, at the youngest the one before the newest,
 // for those who have not fetched the newest yet.
 func (a *Authority) baseOf(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
@@ -252,21 +252,26 @@ func (a *Authority) baseOf(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
 	return near[0], nil
 }
 
-// bases returns those of the full lists of one scope, the newest first, that a
+// baseAge is how old the full list is that a delta goes out from.
+func (a *Authority) baseAge() time.Duration {
+	return max(a.CRLFullEvery, min(time.Hour, a.CRLValidity/2))
+}
+
+// bases returns, of the full lists of one scope, the newest first, the one that a
 // delta goes out from now, and after it those that later ones will, each
-// CRLFullEvery or more after the one before: what else there is may be dropped, and
+// baseAge or more after the one before: what else there is may be dropped, and
 // the next base is still there when its time comes. A list that was made elsewhere,
 // of which it is not known what it took into account, is none.
 func (a *Authority) bases(full []*store.CRL) (bases []*store.CRL) {
 	now := a.Now()
-	old := wholeSeconds(now.Add(-a.CRLFullEvery))
+	old := wholeSeconds(now.Add(-a.baseAge()))
 	for _, c := range slices.Backward(full) {
 		n := len(bases)
 		switch {
 		case c.AsOf == 0:
 		case n == 0 || bases[n-1].ThisUpdate.After(now): // by a clock that was ahead
 			bases = append(bases, c)
-		case !c.ThisUpdate.Before(bases[n-1].ThisUpdate.Add(a.CRLFullEvery)) && !c.ThisUpdate.After(now):
+		case !c.ThisUpdate.Before(bases[n-1].ThisUpdate.Add(a.baseAge())) && !c.ThisUpdate.After(now):
 			bases = append(bases, c)
 		}
 	}
