@@ -118,6 +118,9 @@ func (l *list) fetch(ctx context.Context, client *http.Client, issuer []byte) er
 	if head.Base != nil {
 		return errors.New("it is a delta list: configure the full one")
 	}
+	if head.Number == nil {
+		return errors.New("it has no number, so nobody could tell whether it was rolled back")
+	}
 	if l.head != nil && head.Number.Cmp(l.head.Number) < 0 {
 		return fmt.Errorf("it has number %v and an earlier one had %v: it was rolled back", head.Number, l.head.Number)
 	}
