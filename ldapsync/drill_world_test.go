@@ -24,7 +24,7 @@ import (
 const (
 	drillBound = 30 * time.Second // a fault that is over is forgotten by then, on the slowest machine that is worth a test
 	drillDelay = 5 * time.Second  // the bound of a directory that nothing has happened to
-	measured   = 12               // revocations whose way is timed, before the fault and during it
+	measured   = 12               // revocations whose way is timed before the fault; during it, three times as many
 )
 
 // drill is one trial: a book that changes all the time, a directory "north" that something happens to, a directory "south" that must not
@@ -374,12 +374,16 @@ func (d *drill) undisturbed() {
 	d.Helper()
 	before := excess(d.ways)
 	d.ways = nil
-	d.measure(measured)
+	d.measure(3 * measured)
 	during := excess(d.ways)
-	was, is, often := before[len(before)/2], during[len(during)/2], during[len(during)-3]
-	// One or two hiccups hit the one and not the other; three of twelve, or half of them a little, are a delay.
-	if is > max(was, 0)+50*time.Millisecond || often > 300*time.Millisecond {
-		d.Errorf("the south feels the fault: it is %v later than the control in the middle, and was %v; all: %v", is, was, during)
+	was, is, sum := before[len(before)/2], during[len(during)/2], time.Duration(0)
+	for _, e := range during {
+		sum += e
+	}
+	// Hiccups of the machine hit the one as often as the other, so they are not in the sum; who waits for the north even once waits for
+	// its timeout of 1 s.
+	if is > max(was, 0)+50*time.Millisecond || sum > 600*time.Millisecond {
+		d.Errorf("the south feels the fault: it is %v later than the control in the middle, and was %v; %v in all: %v", is, was, sum, during)
 	}
 	for _, w := range d.ways {
 		if w.south > drillDelay {
