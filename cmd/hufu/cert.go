@@ -117,7 +117,7 @@ func readDER(cmd *cobra.Command, path, kind string) ([]byte, error) {
 	}
 	if block, _ := pem.Decode(raw); block != nil {
 		if block.Type != kind && block.Type != "NEW "+kind {
-			return nil, usagef("", "%s holds a %s, not a %s", path, strings.ToLower(block.Type), strings.ToLower(kind))
+			return nil, usagef("", "%s holds PEM of the type %s, and %s is wanted", path, block.Type, kind)
 		}
 		return block.Bytes, nil
 	}

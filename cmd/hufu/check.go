@@ -77,6 +77,11 @@ func newBackupCommand(g *globals) *cobra.Command {
 		Short: "Write a consistent snapshot of the book; through the running node, or from the book itself where none runs",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Renaming replaces what is there, and that could be the book of a node
+			// that runs: it would go on in a file without a name.
+			if _, err := os.Lstat(args[0]); err == nil {
+				return &hinted{err: fmt.Errorf("%s exists already, and a backup replaces nothing", args[0]), hint: "name a new file, or move the old one away", code: exitConflict}
+			}
 			// Written beside its place and renamed, so that FILE is a whole backup
 			// or is not there.
 			f, err := os.CreateTemp(filepath.Dir(args[0]), ".backup-*")

@@ -181,7 +181,7 @@ says are asked again, until they do.`,
 			return err
 		}
 		if !r.Everywhere {
-			return damagedf("hufu dir status tells why; with --wait it is asked again", "the status of %s is not served everywhere", r.Serial)
+			return damagedf("hufu dir status tells which directory is behind, hufu dir diff DIR whether somebody else changed it; with --wait it is asked again", "the status of %s is not served everywhere", r.Serial)
 		}
 		return nil
 	})

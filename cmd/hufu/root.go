@@ -132,22 +132,22 @@ func defaultLanguage() string {
 	return "en"
 }
 
-// report turns an error into text and an exit code. It is the one place that
+// report turns the error of cmd into text and an exit code. It is the one place that
 // does: every other function returns what happened.
-func report(root *cobra.Command, err error) int {
+func report(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	w := root.ErrOrStderr()
+	w := cmd.ErrOrStderr()
 	fmt.Fprintf(w, "hufu: error: %v\n", err)
-	hint, code := remedy(err)
+	hint, code := remedy(cmd, err)
 	for line := range strings.Lines(hint) {
 		fmt.Fprintf(w, "hufu: hint: %s\n", strings.TrimRight(line, "\n"))
 	}
 	return code
 }
 
-func remedy(err error) (hint string, code int) {
+func remedy(cmd *cobra.Command, err error) (hint string, code int) {
 	var h *hinted
 	if errors.As(err, &h) {
 		return h.hint, h.code
@@ -170,7 +170,7 @@ func remedy(err error) (hint string, code int) {
 	}
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "unknown flag") ||
 		strings.HasPrefix(err.Error(), "unknown shorthand") || strings.Contains(err.Error(), "arg(s)") || strings.Contains(err.Error(), "required flag") {
-		return "see hufu --help", exitUsage
+		return "see " + cmd.CommandPath() + " --help", exitUsage
 	}
 	return "", exitError
 }
