@@ -129,6 +129,14 @@ var hostile = []fault{
 		relative(c)
 		c.list[sub].scope = seq(tagged(0xa0, tagged(0xa1, shard("Other"))))
 	}},
+	{"a delta past its time lifts a hold", path.OnHold, func(c *chain) {
+		c.list[sub].entries, c.list[sub].freshest = []entryForge{{serial: 1003, reason: 6}}, true
+		c.more = append(c.more, &listForge{ca: sub, number: 11, base: 10, this: c.now.Add(-time.Hour), next: c.now.Add(-time.Second), entries: []entryForge{{serial: 1003, reason: 8}}})
+	}},
+	{"a delta lifts what is for good", path.Revoked, func(c *chain) {
+		c.list[sub].entries, c.list[sub].freshest = []entryForge{{serial: 1003, reason: 1}}, true
+		c.more = append(c.more, &listForge{ca: sub, number: 11, base: 10, this: c.now, next: c.now.Add(time.Hour), entries: []entryForge{{serial: 1003, reason: 8}}})
+	}},
 	{"lists for some reasons only, one reason left out", path.StatusUnknown, func(c *chain) {
 		c.list[sub].scope = seq(tagged(0x83, []byte{0, 0x70}))
 		c.more = append(c.more, &listForge{ca: sub, number: 1, this: c.now, next: c.now.Add(time.Hour), scope: seq(tagged(0x83, []byte{0, 0x0f}))})

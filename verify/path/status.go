@@ -276,15 +276,17 @@ func (j *judge) askScope(f *finding, base *list, others []*list) (time.Time, err
 	err, asOf := j.fresh(base.ThisUpdate, base.NextUpdate), base.ThisUpdate
 	h, latest := base.find(f.c), base
 	if delta != nil {
-		if j.fresh(delta.ThisUpdate, delta.NextUpdate) == nil {
+		current := j.fresh(delta.ThisUpdate, delta.NextUpdate) == nil
+		if current {
 			err, asOf = nil, delta.ThisUpdate
 		}
 		latest = delta
-		if changed := delta.find(f.c); changed != nil {
+		switch changed := delta.find(f.c); {
+		case changed == nil:
+		case changed.reason != removeFromCRL:
 			h = changed
-			if h.reason == removeFromCRL { // (k)
-				h = nil
-			}
+		case current && h != nil && h.reason == certificateHold: // (k), and nothing but a hold is lifted (RFC 5280, Section 5.3.1)
+			h = nil
 		}
 	}
 	for _, o := range others {
