@@ -25,9 +25,9 @@ type fault struct {
 	plant func(*chain)
 }
 
-// faults are chains with one fault planted in each, and the reason that must be
+// common are chains with one fault planted in each, and the reason that must be
 // given.
-var faults = []fault{
+var common = []fault{
 	// Signatures, keys, times.
 	{"leaf's signature spoilt", path.Signature, func(c *chain) { c.spoil(leaf) }},
 	{"sub's signature spoilt", path.Signature, func(c *chain) { c.spoil(sub) }},

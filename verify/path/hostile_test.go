@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"math/big"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -207,7 +208,11 @@ var decent = []good{
 	}, false},
 }
 
-func init() { faults, goods = append(faults, hostile...), append(goods, decent...) }
+// All that is judged.
+var (
+	faults = slices.Concat(common, hostile)
+	goods  = slices.Concat(ordinary, decent)
+)
 
 // rebuild takes the signed part of a certificate to pieces, lets change have them,
 // and signs what comes back.
