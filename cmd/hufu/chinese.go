@@ -19,6 +19,7 @@ var chinese = map[string]string{
 	"authorised":                "授权时间",
 	"backup of %d octets written to %s; try it: hufu restore --dry-run %s": "已备份 %d 字节到 %s；可试恢复：hufu restore --dry-run %s",
 	"balance":                        "余额",
+	"both are the same list":         "两者为同一份列表",
 	"book %s begun at %s":            "账本 %s 已建立于 %s",
 	"book, first admins, first CRLs": "账本、首批管理员、首批 CRL",
 	"card":                           "卡片",

@@ -289,3 +289,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSameList: a list does not follow itself, and that is no fault.
+func TestSameList(t *testing.T) {
+	der := signed(t, "330100", nil, entry(1, 1))
+	one, again := parse(t, der), parse(t, der)
+	if changes, faults := one.Compare(again, nil); changes != nil || faults != nil || !one.Same(again) {
+		t.Errorf("%v, %v of a list and itself", changes, faults)
+	}
+	// Another list of the same number is another matter.
+	other := parse(t, signed(t, "330100", nil, entry(1, 1), entry(2, 1)))
+	if _, faults := one.Compare(other, nil); one.Same(other) || len(faults) != 1 || faults[0].Kind != crlcheck.KindNumber {
+		t.Errorf("faults of two lists with one number: %v", faults)
+	}
+}
