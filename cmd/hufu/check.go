@@ -20,6 +20,9 @@ import (
 func (g *globals) daemonOrBook(cmd *cobra.Command, viaNode func(context.Context, *client.Client) error, viaBook func(context.Context, *store.Book) error) error {
 	ctx := cmd.Context()
 	conf, confErr := loadConfig(g.config)
+	if confErr != nil && cmd.Flags().Changed("config") {
+		return confErr // a node that answers is no answer for a file that was named
+	}
 	if _, err := os.Stat(g.client); err == nil {
 		err := g.asClient(func(ctx context.Context, _ *cobra.Command, c *client.Client, _ []string) error {
 			return viaNode(ctx, c)
