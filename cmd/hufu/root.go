@@ -81,7 +81,7 @@ Exit codes:
 	f.StringVarP(&g.config, "config", "c", "hufu.yaml", "the node's configuration `file`")
 	f.StringVar(&g.client, "client", defaultClientFile(), "the client's configuration `file` (or $HUFU_CLIENT)")
 	f.StringVarP(&g.output, "output", "o", "table", "output `form`: table, json or yaml")
-	f.StringVar(&g.lang, "lang", defaultLanguage(), "output `language`: en or zh")
+	f.StringVar(&g.lang, "lang", defaultLanguage(), "output `language`: en or zh; reasons of errors stay English")
 	f.BoolVarP(&g.yes, "yes", "y", false, "do not ask before a dangerous act")
 	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions([]string{"en", "zh"}, cobra.ShellCompDirectiveNoFileComp))
@@ -138,11 +138,14 @@ func report(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	w := cmd.ErrOrStderr()
-	fmt.Fprintf(w, "hufu: error: %v\n", err)
+	w, g := cmd.ErrOrStderr(), &globals{}
+	if lang := cmd.Root().PersistentFlags().Lookup("lang"); lang != nil {
+		g.lang = lang.Value.String()
+	}
+	g.tell(w, "hufu: error: %v", err)
 	hint, code := remedy(cmd, err)
-	for line := range strings.Lines(hint) {
-		fmt.Fprintf(w, "hufu: hint: %s\n", strings.TrimRight(line, "\n"))
+	for line := range strings.Lines(g.say(hint)) {
+		g.tell(w, "hufu: hint: %s", strings.TrimRight(line, "\n"))
 	}
 	return code
 }
