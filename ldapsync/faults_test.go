@@ -235,6 +235,108 @@ func TestIdleDirectoryPutBack(t *testing.T) {
 	}
 }
 
+// TestPutBackWhileNodeIsDown: a directory that was put back while nobody looked is found out by the node that starts next, once.
+func TestPutBackWhileNodeIsDown(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 20)
+	p := publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	p.stop()
+	old := t.TempDir() + "/old"
+	north.must(north.Stop())
+	north.must(north.Snapshot(old))
+	north.must(north.Restart(t.Context()))
+	for _, c := range certs[:7] {
+		b.set(c, store.Revoked, 1)
+	}
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	if s := p.of("north"); s.Notice != "" {
+		t.Errorf("a directory that was left alone is said to be other: %s", s.Notice)
+	}
+	p.stop()
+	north.must(north.Stop())
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	holds(t, north.Server, b)
+	if s := p.of("north"); !strings.Contains(s.Notice, "it was put back to an older state") || !strings.Contains(s.Notice, "are written again") {
+		t.Errorf("the status says %q", s.Notice)
+	}
+	p.stop()
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	if s := p.of("north"); s.Notice != "" {
+		t.Errorf("it is told again: %s", s.Notice)
+	}
+	if told := journalled(t, b, ldapsync.KindPutBack); len(told) != 1 {
+		t.Errorf("the journal says %+v", told)
+	}
+}
+
+// TestLostBeyondWatermark: what a directory took and lost again before its watermark said so is written again. Nobody was promised it, so
+// there is no notice.
+func TestLostBeyondWatermark(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 5)
+	var away atomic.Bool
+	key := &testpki.Signer{Key: pki().key, Before: func(int64) error {
+		if away.Load() {
+			return errors.New("token not present")
+		}
+		return nil
+	}}
+	p := publishWith(t, b, "n1", key, directory("north", north.Server))
+	p.inStep(t, b, "north")
+	away.Store(true)
+	old, mark := north.freeze(), p.of("north").Watermark
+	b.set(certs[0], store.Revoked, 1)
+	revoked := func() bool {
+		c := dial(t, north.Server)
+		defer c.Close()
+		return statusIn(t, c, certs[0]) == "revoked"
+	}
+	until(t, "the revocation", revoked)
+	north.must(north.Kill())
+	until(t, "the end of the connection to be noticed", func() bool { return p.of("north").State == "unreachable" })
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	until(t, "the revocation once more", revoked)
+	if s := p.of("north"); s.Watermark != mark || s.Notice != "" {
+		t.Errorf("watermark %d, was %d; notice %q", s.Watermark, mark, s.Notice)
+	}
+	away.Store(false)
+	p.inStep(t, b, "north")
+	holds(t, north.Server, b)
+}
+
+// TestSilentDirectory: a directory that hangs while there is nothing to do is no longer called in step when its bound has passed.
+func TestSilentDirectory(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	d := directory("north", north.Server)
+	d.Bound, d.Timeout = 300*time.Millisecond, time.Minute // nothing fails for as long as this test waits
+	p := publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	north.must(north.Pause())
+	var s ldapsync.DirectoryStatus
+	until(t, "the silence to be told", func() bool { s = p.of("north"); return s.State != "in step" })
+	if s.State != "silent" || !strings.HasPrefix(s.LastError, "it was in step, and has confirmed nothing for ") {
+		t.Errorf("the status says %q: %q", s.State, s.LastError)
+	}
+	north.must(north.Resume())
+	until(t, "it to be in step again", func() bool { s = p.of("north"); return s.State == "in step" })
+	if s.LastError != "" {
+		t.Errorf("in step, and yet: %s", s.LastError)
+	}
+}
+
 // TestTwoPublishers: one publishes, the other stands by until the first gives up or falls silent.
 func TestTwoPublishers(t *testing.T) {
 	b := newBook(t)

@@ -162,6 +162,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		group.Go(func() { p.watch(ctx) })
 	}
 	group.Wait()
+	p.remember(context.WithoutCancel(ctx))
 	return nil
 }
 

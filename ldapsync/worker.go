@@ -28,7 +28,7 @@ const (
 	stateStopped     = "stopped"
 )
 
-// worker carries the book into one directory. Everything but status belongs to the goroutine that runs it.
+// worker carries the book into one directory. Everything but kept and status belongs to the goroutine that runs it.
 type worker struct {
 	p    *Publisher
 	dir  *Directory
@@ -43,6 +43,7 @@ type worker struct {
 	cursor uint64 // how far the journal was read when the last connection ended
 
 	reached position // the watermark as this worker last knew it
+	kept    position // the one that the book remembers; belongs to remember
 
 	mu     sync.Mutex
 	status DirectoryStatus // guarded by mu
