@@ -25,11 +25,7 @@ type Repaired struct {
 // else is left alone. Writes are guarded as all others are, so a repair and the worker do not disturb each other. What was done is counted,
 // and told in the journal with the actor's name.
 func (p *Publisher) Repair(ctx context.Context, name, actor string, progress func(done, total int64)) (*Repaired, error) {
-	w, err := p.worker(name)
-	if err != nil {
-		return nil, err
-	}
-	l, err := connect(ctx, w.dir)
+	w, l, err := p.visit(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("repairing directory %s: %w", name, err)
 	}
