@@ -60,6 +60,7 @@ func changeAtRandom(t *testing.T, b *book, certs []*store.Certificate, f func())
 
 // TestKilledDirectory kills a directory under load, again and again; nothing is lost, and the other one never waits.
 func TestKilledDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	certs := b.issue("330100", 50)
@@ -93,6 +94,7 @@ func TestKilledDirectory(t *testing.T) {
 
 // TestPausedDirectory: a directory that hangs, with its connections open, delays only itself.
 func TestPausedDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	certs := b.issue("330100", 40)
@@ -121,6 +123,7 @@ func TestPausedDirectory(t *testing.T) {
 
 // TestAbsentDirectory: a directory may be there later than the node, and away for a while.
 func TestAbsentDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	if err := north.Stop(); err != nil {
@@ -138,6 +141,7 @@ func TestAbsentDirectory(t *testing.T) {
 
 // TestWorkerRestarts stops the publisher at random moments while it fills a directory, and starts another one.
 func TestWorkerRestarts(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 300)
@@ -160,6 +164,7 @@ func TestWorkerRestarts(t *testing.T) {
 
 // TestOldCopyOfDirectory puts a directory back to an older state while the publisher runs.
 func TestOldCopyOfDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 30)
@@ -203,6 +208,7 @@ func TestOldCopyOfDirectory(t *testing.T) {
 // TestIdleDirectoryPutBack puts a directory back while the book is idle and the worker has no reason to speak for hours: it notices all
 // the same, writes again what is missing, and says what happened.
 func TestIdleDirectoryPutBack(t *testing.T) {
+	t.Parallel()
 	b := newBookOf(t, "330100")
 	north := startFragile(t, nil)
 	certs := b.issue("330100", 20)
@@ -339,6 +345,7 @@ func TestSilentDirectory(t *testing.T) {
 
 // TestTwoPublishers: one publishes, the other stands by until the first gives up or falls silent.
 func TestTwoPublishers(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	b.issue("330100", 10)
@@ -368,6 +375,7 @@ func TestTwoPublishers(t *testing.T) {
 
 // TestDelayedWriter: what an old writer has sent reaches the directory after a new writer's later change, and does nothing.
 func TestDelayedWriter(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 20)
@@ -427,6 +435,7 @@ func asPublisher(t testing.TB, s server) *ldap.Conn {
 
 // TestForeignWrites: what others did is put right when the publisher comes by, and Verify tells in any case.
 func TestForeignWrites(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 10)
@@ -482,6 +491,7 @@ func TestForeignWrites(t *testing.T) {
 
 // TestRefusedEntry: an entry that a server does not take is told, holds the watermark, and does not hold up the others.
 func TestRefusedEntry(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	p := publish(t, b, "n1", directory("north", north))
@@ -501,6 +511,7 @@ func TestRefusedEntry(t *testing.T) {
 
 // TestLaterEntry: an entry that says it is later than the book is left alone, and told; the others go on.
 func TestLaterEntry(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 5)
@@ -609,6 +620,7 @@ func TestSchemaLDIF(t *testing.T) {
 
 // TestKeyAway: while the statement's key does not sign, changes flow and the watermark waits.
 func TestKeyAway(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 5)
@@ -637,6 +649,7 @@ func TestKeyAway(t *testing.T) {
 
 // TestTwoBooks: books with CAs of their own share a directory; a CA of another book is left alone.
 func TestTwoBooks(t *testing.T) {
+	t.Parallel()
 	north := startDirectory(t)
 	one, two := newBookOf(t, "330100"), newBookOf(t, "330200", "330100")
 	one.issue("330100", 5)
@@ -656,6 +669,7 @@ func TestTwoBooks(t *testing.T) {
 
 // TestAdoption: what an operator made by hand beforehand is taken over with what it says besides.
 func TestAdoption(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	c := asPublisher(t, north)

@@ -37,7 +37,8 @@ var pki = sync.OnceValue(func() (p struct {
 	server, publisher *testpki.Leaf
 	key               crypto.Signer // signs statements
 }) {
-	p.World = testpki.Must(testpki.New(testpki.Config{}))
+	// Nobody listens at port 1, and no name server is waited for to say so.
+	p.World = testpki.Must(testpki.New(testpki.Config{BaseURL: "http://127.0.0.1:1"}))
 	p.server = testpki.Must(p.Server("ldap.services.card.example"))
 	p.publisher = testpki.Must(p.Client("publisher", ""))
 	p.key = testpki.Must(testpki.Key())
