@@ -37,6 +37,9 @@ type drill struct {
 	p            *publisher
 	north, south *fragile
 	control      *fragile
+	both         []server      // north and south
+	pace         time.Duration // from one change to the next
+	bound        time.Duration // from the end of the fault until both are in step
 	dirs         []ldapsync.Directory
 	reasons      []string // what stood in the status while the fault lasted
 
@@ -123,7 +126,8 @@ func (f *fragile) freeze() string {
 func newDrill(t *testing.T, spoil func(*slapd.Config), way func(*fragile) ldapsync.Directory) *drill {
 	t.Helper()
 	d := &drill{T: t, b: newBookOf(t, "330100", "330200"), north: startFragile(t, spoil), south: startFragile(t, nil), control: startFragile(t, nil)}
-	d.id = d.b.ID()
+	d.id, d.both, d.pace = d.b.ID(), []server{d.north.Server, d.south.Server}, 10*time.Millisecond
+	d.bound = drillBound
 	if way == nil {
 		way = func(f *fragile) ldapsync.Directory { return directory("north", f.Server) }
 	}
@@ -178,9 +182,9 @@ func (d *drill) halt() {
 	d.halts = nil
 }
 
-// change changes the book at random, about a hundred times a second.
+// change changes the book at random, at its pace.
 func (d *drill) change() {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(d.pace)
 	d.Cleanup(tick.Stop)
 	d.background(func() bool {
 		<-tick.C
@@ -249,7 +253,7 @@ func (d *drill) revokeThis(c *store.Certificate) {
 }
 
 // watch asks a directory all the time, first for its watermark and then for a certificate that is revoked in the book.
-func (d *drill) watch(f *fragile, blind *atomic.Bool) {
+func (d *drill) watch(f server, blind *atomic.Bool) {
 	var c *ldap.Conn
 	d.Cleanup(func() {
 		if c != nil {
@@ -440,29 +444,29 @@ func (d *drill) settle() *result {
 	d.p.inStep(d, d.b, "south")
 	d.halt()
 	d.p.inStep(d, d.b, "north", "south")
-	if r.settled > drillBound {
-		d.Errorf("it took %v to come into step again, more than %v", r.settled, drillBound)
+	if r.settled > d.bound {
+		d.Errorf("it took %v to come into step again, more than %v", r.settled, d.bound)
 	}
-	for _, f := range []*fragile{d.north, d.south} {
+	for _, f := range d.both {
 		r.lost += d.lost(f)
-		holds(d, f.Server, d.b)
+		holds(d, f, d.b)
 	}
-	r.wrong, r.asked = d.wrong.Load(), d.asked.Load()
+	r.wrong, r.asked = d.wrong.Swap(0), d.asked.Swap(0)
 	if r.asked == 0 {
 		d.Error("nobody was asked")
 	}
 	if len(d.reasons) == 0 {
 		d.Error("the status gave no reason")
 	}
-	r.reason = strings.Join(d.reasons, "; ")
+	r.reason, d.reasons = strings.Join(d.reasons, "; "), nil
 	return r
 }
 
 // lost counts what the book has and a directory has not, or has otherwise; and revocations that were acknowledged and are in neither.
-func (d *drill) lost(f *fragile) (n int) {
+func (d *drill) lost(f server) (n int) {
 	d.Helper()
 	stands := map[string]string{}
-	for _, e := range ldapsearch(d, f.Server, "(hufuSerial=*)") {
+	for _, e := range ldapsearch(d, f, "(hufuSerial=*)") {
 		stands[e.one("hufuserial")] = e.one("hufustatus")
 	}
 	err := d.b.View(d.Context(), func(tx *store.Tx) error {
