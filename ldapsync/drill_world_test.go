@@ -184,8 +184,7 @@ func (d *drill) halt() {
 
 // change changes the book at random, at its pace.
 func (d *drill) change() {
-	tick := time.NewTicker(d.pace)
-	d.Cleanup(tick.Stop)
+	tick := time.NewTicker(d.pace) // never stopped: whoever halts waits for the next
 	d.background(func() bool {
 		<-tick.C
 		if !d.quiet.Load() {
