@@ -152,7 +152,7 @@ func FuzzName(f *testing.F) {
 		var s store.Serial
 		copy(s[:], serial)
 		s[0] = 1 // as every serial number of Hufu begins
-		if ca == "" || strings.ContainsRune(ca, 0) || !utf8.ValidString(ca+base) {
+		if ca == "" || strings.ContainsRune(ca, 0) || !utf8.ValidString(ca) || !utf8.ValidString(base) {
 			return
 		}
 		dn, backCA, backSerial, normalised, err := ldapsync.NameOf(ca, string(s[:]), base)
