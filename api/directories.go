@@ -34,7 +34,7 @@ func wireDirectory(d *ldapsync.DirectoryStatus) client.Directory {
 		Name: d.Name, URL: d.URL, State: d.State, Epoch: d.Epoch, Watermark: d.Watermark, Time: d.Time, Entries: d.Entries,
 		From: d.From, Applied: d.Applied, Head: d.Head, LagChanges: d.LagChanges, LagSeconds: d.LagSeconds, Unknown: d.Unknown, Repairs: d.Repairs,
 		Lateness: [...]string{ldapsync.InTime: "in time", ldapsync.Late: "late", ldapsync.Alarming: "alarming"}[d.Level],
-		Missed:   d.Missed, Alarms: d.Alarms, LastError: d.LastError, ErrorTime: d.ErrorTime,
+		Missed:   d.Missed, Alarms: d.Alarms, LastError: d.LastError, ErrorTime: d.ErrorTime, Notice: d.Notice, NoticeTime: d.NoticeTime,
 	}
 }
 

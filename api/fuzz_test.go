@@ -23,7 +23,7 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, v := range []any{&client.IssueRequest{}, &client.BatchRequest{}, &client.Authorisation{}, &client.AgreementRequest{}} {
+		for _, v := range []any{&client.IssueRequest{}, &client.BatchRequest{}, &client.Authorisation{}, &client.AgreementRequest{}, &client.VerifyRequest{}} {
 			if api.Decode(body, v) != nil {
 				continue
 			}

@@ -30,6 +30,15 @@ const reachDirectories = 4
 // changesASecond is what the node does besides, for dir.reach4.busy.
 const changesASecond = 200
 
+// reachBlock is how many changes one side makes before the next has its turn.
+const reachBlock = 50
+
+// calm is longer than a list is gathered for: a node that did nothing for so long has nothing left to do.
+const calm = 1200 * time.Millisecond
+
+// between is how long a reader waits between two looks, on every side. Four that never wait take the two CPUs from all who write.
+const between = 250 * time.Microsecond
+
 // reaching measures how long a revocation takes until it can be read in every
 // directory.
 func (b *bench) reaching(ctx context.Context) ([]figure, error) {
@@ -68,51 +77,65 @@ func (b *bench) reaching(ctx context.Context) ([]figure, error) {
 		return nil, fmt.Errorf("setting up replication: %w", err)
 	}
 
-	revoke := func(ctx context.Context, serial string) error {
-		if _, err := n.Operator.Revoke(ctx, serial, client.Revocation{Reason: superseded}); err != nil {
-			return err
-		}
-		return nodes.wait(ctx, dn(serial), store.Revoked)
+	// A change is over when those who look at the directories have seen it in all of them. They look from its beginning, whoever makes it.
+	timed := func(read *directories, serial string, change func() error) (ms float64, err error) {
+		began := time.Now()
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return read.wait(ctx, dn(serial), store.Revoked) })
+		group.Go(change)
+		err = group.Wait()
+		return time.Since(began).Seconds() * 1e3, err
 	}
-	var hufu, direct, syncrepl, busy []float64
-	own, bare, far := take(trials), take(trials), take(trials)
-	for i := range trials {
-		for _, m := range []struct {
-			times *[]float64
-			f     func() error
-		}{
-			{&hufu, func() error { return revoke(ctx, own[i]) }},
-			{&direct, func() error {
-				if err := writers.write(ctx, dn(bare[i])); err != nil {
-					return err
-				}
-				return nodes.wait(ctx, dn(bare[i]), store.Revoked)
-			}},
-			{&syncrepl, func() error {
-				if err := provider.write(ctx, dn(far[i])); err != nil {
-					return err
-				}
-				return replicas.wait(ctx, dn(far[i]), store.Revoked)
-			}},
-		} {
-			began := time.Now()
-			if err := m.f(); err != nil {
+	revoke := func(ctx context.Context, serial string) (float64, error) {
+		return timed(nodes, serial, func() error {
+			_, err := n.Operator.Revoke(ctx, serial, client.Revocation{Reason: superseded})
+			return err
+		})
+	}
+	sides := []struct {
+		times  []float64
+		change func(serial string) (float64, error)
+	}{
+		{change: func(serial string) (float64, error) {
+			if err := n.inStep(ctx, 0); err != nil {
+				return 0, err
+			}
+			return revoke(ctx, serial)
+		}},
+		{change: func(serial string) (float64, error) {
+			return timed(nodes, serial, func() error { return writers.write(ctx, dn(serial)) })
+		}},
+		{change: func(serial string) (float64, error) {
+			return timed(replicas, serial, func() error { return provider.write(ctx, dn(serial)) })
+		}},
+	}
+	// What the node does after a revocation (the watermarks, the list a second later) belongs to it. So the sides take turns in blocks, and
+	// the next begins when the node has nothing left to do.
+	for done := 0; done < trials; done += reachBlock {
+		for i := range sides {
+			if err := n.inStep(ctx, calm); err != nil {
 				return nil, err
 			}
-			*m.times = append(*m.times, time.Since(began).Seconds()*1e3)
-		}
-		if i%100 == 99 {
-			b.say("  %d of %d: hufu %.1f ms, direct %.1f ms, syncrepl %.1f ms", i+1, trials, quantile(hufu, 0.5), quantile(direct, 0.5), quantile(syncrepl, 0.5))
+			for _, serial := range take(min(reachBlock, trials-done)) {
+				ms, err := sides[i].change(serial)
+				if err != nil {
+					return nil, err
+				}
+				sides[i].times = append(sides[i].times, ms)
+			}
 		}
 	}
+	hufu, direct, syncrepl := sides[0].times, sides[1].times, sides[2].times
+	b.say("  %d each: hufu %.1f ms, direct %.1f ms, syncrepl %.1f ms", trials, quantile(hufu, 0.5), quantile(direct, 0.5), quantile(syncrepl, 0.5))
+	var busy []float64
 	last := take(trials)
 	err = n.besides(ctx, serials, func(ctx context.Context) error {
 		for _, serial := range last {
-			began := time.Now()
-			if err := revoke(ctx, serial); err != nil {
+			ms, err := revoke(ctx, serial)
+			if err != nil {
 				return err
 			}
-			busy = append(busy, time.Since(began).Seconds()*1e3)
+			busy = append(busy, ms)
 		}
 		return nil
 	})
@@ -126,6 +149,40 @@ func (b *bench) reaching(ctx context.Context) ([]figure, error) {
 		newTime("dir.reach4.syncrepl", quantile(hufu, 0.99), quantile(syncrepl, 0.99), "OpenLDAP syncrepl from one provider to 3 replicas", 1, "ms, 99th percentile"),
 		newTime("dir.reach4.busy", quantile(busy, 0.99), quantile(hufu, 0.99), fmt.Sprintf("the same without %d changes a second besides", changesASecond), 0.25, "ms, 99th percentile"),
 	}, nil
+}
+
+// inStep waits until the watermark of every directory is at the head of the book, and has been there for a while.
+func (n *node) inStep(ctx context.Context, calm time.Duration) error {
+	var since time.Time
+	var head uint64
+	for {
+		all, err := n.Operator.Directories(ctx)
+		if err != nil {
+			return fmt.Errorf("asking how far the directories are: %w", err)
+		}
+		behind := slices.ContainsFunc(all, func(d client.Directory) bool { return d.LagChanges > 0 || d.State != "in step" })
+		if behind || head != all[0].Head {
+			head, since = all[0].Head, time.Now()
+		}
+		if !behind && time.Since(since) >= calm {
+			return nil
+		}
+		if !pause(ctx, 5*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause waits for d; it is false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // besides keeps the node busy with changes of other certificates while f runs.
@@ -224,6 +281,7 @@ func (d *directories) wait(ctx context.Context, dn string, want store.State) err
 			case len(r.Entries) == 1 && r.Entries[0].GetAttributeValue("hufuStatus") == want.String():
 				return nil
 			}
+			pause(ctx, between)
 		}
 		return fmt.Errorf("%s did not become %s in time", dn, want)
 	})
@@ -254,21 +312,14 @@ func (b *bench) writers(w *world.World) (*directories, error) {
 }
 
 func (b *bench) publishers(w *world.World, urls []string) (*directories, error) {
-	own := filepath.Join(w.Dir, "centre", "data", "tls", "publisher.pem")
-	pair, err := tls.LoadX509KeyPair(own, own)
+	conf, err := publisherTLS(w)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(filepath.Join(w.Dir, "roots.pem"))
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(raw)
 	d := new(directories)
 	b.atEnd(d.close)
 	for _, u := range urls {
-		c, err := ldap.DialURL(u, ldap.DialWithTLSConfig(&tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "localhost"}))
+		c, err := ldap.DialURL(u, ldap.DialWithTLSConfig(conf))
 		if err != nil {
 			return nil, err
 		}
@@ -280,14 +331,30 @@ func (b *bench) publishers(w *world.World, urls []string) (*directories, error) 
 	return d, nil
 }
 
-// replication starts a provider with three replicas, all with the entries that a
-// directory of the node has. It returns who writes to the provider and who reads
-// from all four.
-func (b *bench) replication(ctx context.Context, w *world.World, from *ldap.Conn) (writer, readers *directories, err error) {
+// publisherTLS is how the node shows itself to directories.
+func publisherTLS(w *world.World) (*tls.Config, error) {
+	own := filepath.Join(w.Dir, "centre", "data", "tls", "publisher.pem")
+	pair, err := tls.LoadX509KeyPair(own, own)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(w.Dir, "roots.pem"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(raw)
+	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "localhost"}, nil
+}
+
+// startSlapd starts an empty directory with the settings and the certificate of
+// those of the node.
+func (b *bench) startSlapd(ctx context.Context, w *world.World, name string, modules, lines []string) (*slapd.Server, error) {
 	var files [4][]byte
 	for i, name := range []string{"ldap-one.pem", "ldap-one.key", "roots.pem", filepath.Join("centre", "data", "tls", "publisher.pem")} {
+		var err error
 		if files[i], err = os.ReadFile(filepath.Join(w.Dir, name)); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	for block, rest := pem.Decode(files[3]); block != nil; block, rest = pem.Decode(rest) {
@@ -296,19 +363,26 @@ func (b *bench) replication(ctx context.Context, w *world.World, from *ldap.Conn
 			break
 		}
 	}
-	start := func(name string, modules, lines []string) (*slapd.Server, error) {
-		s, err := slapd.Start(ctx, slapd.Config{Dir: filepath.Join(b.dir, name), Suffix: w.Base, Schema: ldapsync.Schema, Certificate: files[0], Key: files[1],
-			ClientCA: files[2], Publisher: files[3], Modules: modules, Database: lines})
-		if err == nil {
-			b.atEnd(s.Stop)
-		}
-		return s, err
+	s, err := slapd.Start(ctx, slapd.Config{Dir: filepath.Join(b.dir, name), Suffix: w.Base, Schema: ldapsync.Schema, Certificate: files[0], Key: files[1],
+		ClientCA: files[2], Publisher: files[3], Modules: modules, Database: lines})
+	if err == nil {
+		b.atEnd(s.Stop)
 	}
-	provider, err := start("provider", []string{"syncprov"}, []string{"index entryUUID,entryCSN eq", "limits anonymous size=unlimited time=unlimited", "overlay syncprov"})
+	return s, err
+}
+
+// localhost is the name in the certificate of a directory on this machine.
+var localhost = strings.NewReplacer("127.0.0.1", "localhost")
+
+// replication starts a provider with three replicas, all with the entries that a
+// directory of the node has. It returns who writes to the provider and who reads
+// from all four.
+func (b *bench) replication(ctx context.Context, w *world.World, from *ldap.Conn) (writer, readers *directories, err error) {
+	provider, err := b.startSlapd(ctx, w, "provider", []string{"syncprov"}, []string{"index entryUUID,entryCSN eq", "limits anonymous size=unlimited time=unlimited", "overlay syncprov"})
 	if err != nil {
 		return nil, nil, err
 	}
-	if writer, err = b.publishers(w, []string{strings.Replace(provider.SecureURL(), "127.0.0.1", "localhost", 1)}); err != nil {
+	if writer, err = b.publishers(w, []string{publisherURL(provider)}); err != nil {
 		return nil, nil, err
 	}
 	last, err := writer.copy(from, w.Base)
@@ -317,7 +391,7 @@ func (b *bench) replication(ctx context.Context, w *world.World, from *ldap.Conn
 	}
 	urls := []string{provider.URL()}
 	for i := range reachDirectories - 1 {
-		s, err := start(fmt.Sprintf("replica-%d", i+1), nil, []string{"index entryUUID,entryCSN eq", `rootdn "cn=replica,` + w.Base + `"`,
+		s, err := b.startSlapd(ctx, w, fmt.Sprintf("replica-%d", i+1), nil, []string{"index entryUUID,entryCSN eq", `rootdn "cn=replica,` + w.Base + `"`,
 			fmt.Sprintf(`syncrepl rid=001 provider=%s type=refreshAndPersist retry="1 +" searchbase="%s" bindmethod=simple`, provider.URL(), w.Base)})
 		if err != nil {
 			return nil, nil, err
@@ -333,24 +407,41 @@ func (b *bench) replication(ctx context.Context, w *world.World, from *ldap.Conn
 // copy adds every entry below base of another directory, and returns the name of
 // the last one that is good.
 func (d *directories) copy(from *ldap.Conn, base string) (last string, err error) {
-	r, err := from.SearchWithPaging(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)", []string{"*"}, nil), 1000)
+	entries, err := below(from, base)
 	if err != nil {
 		return "", err
 	}
-	slices.SortStableFunc(r.Entries, func(x, y *ldap.Entry) int { return strings.Count(x.DN, ",") - strings.Count(y.DN, ",") })
-	for _, e := range r.Entries {
-		add := ldap.NewAddRequest(e.DN, nil)
-		for _, a := range e.Attributes {
-			add.Attribute(a.Name, a.Values)
-		}
-		if err := d.conns[0].Add(add); err != nil {
-			return "", fmt.Errorf("%s: %w", e.DN, err)
+	for _, e := range entries {
+		if err := d.add(e); err != nil {
+			return "", err
 		}
 		if e.GetAttributeValue("hufuStatus") == store.Good.String() {
 			last = e.DN
 		}
 	}
 	return last, nil
+}
+
+// below reads every entry of a directory, those above before those below.
+func below(from *ldap.Conn, base string) ([]*ldap.Entry, error) {
+	r, err := from.SearchWithPaging(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)", []string{"*"}, nil), 1000)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(r.Entries, func(x, y *ldap.Entry) int { return strings.Count(x.DN, ",") - strings.Count(y.DN, ",") })
+	return r.Entries, nil
+}
+
+// add adds an entry to the first directory.
+func (d *directories) add(e *ldap.Entry) error {
+	add := ldap.NewAddRequest(e.DN, nil)
+	for _, a := range e.Attributes {
+		add.Attribute(a.Name, a.Values)
+	}
+	if err := d.conns[0].Add(add); err != nil {
+		return fmt.Errorf("%s: %w", e.DN, err)
+	}
+	return nil
 }
 
 // quantile is the value below which that part of all lies.

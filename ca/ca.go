@@ -59,9 +59,10 @@ type Config struct {
 	// signed and how long they hold. Zero means 10 minutes and 24 hours.
 	CRLEvery, CRLValidity time.Duration
 
-	// CRLFullEvery is how often the full CRLs of a CA with deltas are signed;
-	// its deltas are signed every CRLEvery and on every revocation. Zero means
-	// an hour, or half of CRLValidity where that is less.
+	// CRLFullEvery is how often the full CRLs of a CA with deltas are signed when
+	// nothing changes; its deltas are signed every CRLEvery and on every
+	// revocation, and full CRLs on a revocation too, but so that they take no
+	// more than a tenth of the time. Zero means CRLEvery.
 	CRLFullEvery time.Duration
 
 	// MayHold is asked, in the transaction that reserves a certificate, whether
@@ -94,7 +95,7 @@ func New(cfg Config) (*Authority, error) {
 	cfg.Lease = orDefault(cfg.Lease, 30*time.Second)
 	cfg.CRLEvery = orDefault(cfg.CRLEvery, 10*time.Minute)
 	cfg.CRLValidity = orDefault(cfg.CRLValidity, 24*time.Hour)
-	cfg.CRLFullEvery = orDefault(cfg.CRLFullEvery, max(cfg.CRLEvery, min(time.Hour, cfg.CRLValidity/2)))
+	cfg.CRLFullEvery = orDefault(cfg.CRLFullEvery, cfg.CRLEvery)
 	if cfg.CRLValidity <= cfg.CRLEvery || cfg.CRLValidity <= cfg.CRLFullEvery {
 		return nil, fmt.Errorf("CRLs that hold for %v cannot be signed every %v and %v: there would be none in between", cfg.CRLValidity, cfg.CRLEvery, cfg.CRLFullEvery)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,9 +62,9 @@ func (a *Authority) PublishShard(ctx context.Context, caID string, shard uint16)
 	return a.publish(ctx, &store.CRL{CA: caID, Shard: shard})
 }
 
-// PublishDelta signs and records what changed since the full CRL before the
-// newest, so that holders of either go on with it. Without a full CRL there is
-// no delta: store.ErrNotFound.
+// PublishDelta signs and records what changed since a full CRL that is older than
+// an hour, so that holders of that one and of every later one go on with it.
+// Without a full CRL there is no delta: store.ErrNotFound.
 func (a *Authority) PublishDelta(ctx context.Context, caID string, shard uint16) (*store.CRL, error) {
 	return a.publish(ctx, &store.CRL{CA: caID, Shard: shard, Delta: true})
 }
@@ -91,7 +92,7 @@ func (a *Authority) tryPublish(ctx context.Context, draft store.CRL) (*store.CRL
 	var last, base *store.CRL
 	err := a.Book.View(ctx, func(tx *store.Tx) (err error) {
 		if last, err = newest(tx, c); err == nil && c.Delta {
-			base, err = baseOf(tx, c)
+			base, err = a.baseOf(tx, c)
 		}
 		return err
 	})
@@ -123,7 +124,7 @@ func (a *Authority) tryPublish(ctx context.Context, draft store.CRL) (*store.CRL
 		if err := store.PutCRL(tx, c, nil); err != nil {
 			return err
 		}
-		return dropOld(tx, c)
+		return a.dropOld(tx, c)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("recording the CRL of CA %s: %w", c.CA, err)
@@ -182,13 +183,21 @@ func (a *Authority) stage(ctx context.Context, c, base *store.CRL) error {
 // keptCRLs is how many lists of one kind stay in the book.
 const keptCRLs = 8
 
-// dropOld drops the lists of the kind of c but the newest.
-func dropOld(tx *store.Tx, c *store.CRL) error {
-	old, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey(c.CA, c.Shard, c.Delta), Reverse: true, Limit: 2 * keptCRLs})
+// dropOld drops the lists of the kind of c but the newest, and but the full ones
+// that deltas go out from, now or later.
+func (a *Authority) dropOld(tx *store.Tx, c *store.CRL) error {
+	old, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey(c.CA, c.Shard, c.Delta), Reverse: true, Limit: 4 * keptCRLs})
 	if err != nil {
 		return fmt.Errorf("looking for old CRLs: %w", err)
 	}
+	var bases []*store.CRL
+	if i := a.issuers[c.CA]; !c.Delta && i != nil && i.Deltas() {
+		bases = a.bases(old)
+	}
 	for _, c := range old[min(len(old), keptCRLs):] {
+		if slices.Contains(bases, c) {
+			continue
+		}
 		if err := store.DeleteCRL(tx, c); err != nil {
 			return fmt.Errorf("dropping CRL %d: %w", c.Number, err)
 		}
@@ -212,21 +221,64 @@ func newest(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
 	return last, nil
 }
 
-// baseOf returns the full list that a delta goes out from: the one before the
-// newest, so that a relying party that has not fetched the newest yet is served
-// too. A list that was made elsewhere, of which it is not known what it took into
-// account, is none to go out from.
-func baseOf(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
-	full, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey(c.CA, c.Shard, false), Reverse: true, Limit: 2})
+// deltaEvents is how many events of the journal a delta goes back over, unless there
+// were more since the full list before the newest: it is made every second, and so
+// it has some hundred thousand octets and not many millions.
+const deltaEvents = 10_000
+
+// baseOf returns the full list that a delta goes out from: one older than an hour
+// (see baseAge), however many have followed changes since, so that whoever has
+// fetched a full list within that hour goes on with the delta. Where that would be
+// a long way back it is a younger one, at the youngest the one before the newest,
+// for those who have not fetched the newest yet.
+func (a *Authority) baseOf(tx *store.Tx, c *store.CRL) (*store.CRL, error) {
+	full, _, err := store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey(c.CA, c.Shard, false), Reverse: true, Limit: 4 * keptCRLs})
 	if err != nil {
 		return nil, err
 	}
-	for n := len(full) - 1; n >= 0; n-- {
-		if full[n].AsOf > 0 {
-			return full[n], nil
+	bases := a.bases(full)
+	if len(bases) == 0 {
+		return nil, fmt.Errorf("a full CRL for a delta to go out from: %w", store.ErrNotFound)
+	}
+	var near []*store.CRL // from the first base on, the oldest first
+	for _, f := range slices.Backward(full) {
+		if f.AsOf > 0 && f.Number >= bases[0].Number {
+			near = append(near, f)
 		}
 	}
-	return nil, fmt.Errorf("a full CRL for a delta to go out from: %w", store.ErrNotFound)
+	for len(near) > 2 && tx.Head()-near[0].AsOf > deltaEvents {
+		near = near[1:]
+	}
+	return near[0], nil
+}
+
+// baseAge is how old the full list is that a delta goes out from.
+func (a *Authority) baseAge() time.Duration {
+	return max(a.CRLFullEvery, min(time.Hour, a.CRLValidity/2))
+}
+
+// bases returns, of the full lists of one scope, the newest first, the one that a
+// delta goes out from now, and after it those that later ones will, each
+// baseAge or more after the one before: what else there is may be dropped, and
+// the next base is still there when its time comes. A list that was made elsewhere,
+// of which it is not known what it took into account, is none.
+func (a *Authority) bases(full []*store.CRL) (bases []*store.CRL) {
+	now := a.Now()
+	old := wholeSeconds(now.Add(-a.baseAge()))
+	for _, c := range slices.Backward(full) {
+		n := len(bases)
+		switch {
+		case c.AsOf == 0:
+		case n == 0 || bases[n-1].ThisUpdate.After(now): // by a clock that was ahead
+			bases = append(bases, c)
+		case !c.ThisUpdate.Before(bases[n-1].ThisUpdate.Add(a.baseAge())) && !c.ThisUpdate.After(now):
+			bases = append(bases, c)
+		}
+	}
+	for len(bases) > 1 && !bases[1].ThisUpdate.After(old) {
+		bases = bases[1:]
+	}
+	return bases
 }
 
 // shards is how many shards of a CA have lists. A shard that was once published

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"strings"
@@ -63,6 +64,8 @@ func TestImport(t *testing.T) {
 		})},
 		"from the future":      {"root", "future", w.rootList("root", func(c *crl.Template) { c.Number, c.ThisUpdate = 6, c.ThisUpdate.Add(time.Hour) })},
 		"older, higher number": {"root", "it was made", w.rootList("root", func(c *crl.Template) { c.Number, c.ThisUpdate = 6, c.ThisUpdate.Add(-time.Hour) })},
+		"without the entry":    {"root", "serial number 0102 was revoked on list 5 and is missing", w.rootList("root", number(6))},
+		"the entry on hold":    {"root", "is missing", w.rootList("root", number(6), crl.Entry{Serial: []byte{1, 2}, RevokedAt: w.clock.now(), Reason: 6})},
 		"cut":                  {"root", "parsing CRL", first[:len(first)-1]},
 		"a CA of this node":    {"device", "signs its lists itself", w.rootList("device", number(6))},
 		"a CA that is not":     {"moon", "does not hold it", w.rootList("root", number(6))},
@@ -74,8 +77,38 @@ func TestImport(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if c, err := w.ImportCRL(t.Context(), "root", w.rootList("root", number(6)), "Zhang San"); err != nil || c.Number != 6 {
+	stays := crl.Entry{Serial: []byte{1, 2}, RevokedAt: w.clock.now(), Reason: 1}
+	if c, err := w.ImportCRL(t.Context(), "root", w.rootList("root", number(6), stays), "Zhang San"); err != nil || c.Number != 6 {
 		t.Errorf("the next: %+v, %v", c, err)
+	}
+}
+
+// TestImportKeepsRevocations: an entry leaves an imported list when it was on hold,
+// or on a list past its certificate's end, and not before.
+func TestImportKeepsRevocations(t *testing.T) {
+	w := newWorld(t)
+	device := testpki.Must(x509.ParseCertificate(w.pki.CA("device").Record.Certificate))
+	entry := crl.Entry{Serial: device.SerialNumber.FillBytes(make([]byte, 17)), RevokedAt: w.clock.now(), Reason: 1}
+	held := crl.Entry{Serial: []byte{1, 3}, RevokedAt: w.clock.now(), Reason: 6}
+	n := uint64(0)
+	take := func(entries ...crl.Entry) error {
+		t.Helper()
+		_, err := w.ImportCRL(t.Context(), "root", w.rootList("root", func(c *crl.Template) { n++; c.Number = n }, entries...), "Zhang San")
+		return err
+	}
+	if err := errors.Join(take(), take(held), take(entry, held), take(entry)); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(device.NotAfter.Sub(w.clock.now()) - time.Hour)
+	if err := take(); err == nil || !strings.Contains(err.Error(), "its certificate holds until") {
+		t.Errorf("a revoked CA left the list an hour before its end: %v", err)
+	}
+	w.clock.advance(2 * time.Hour)
+	if err := take(); err == nil || !strings.Contains(err.Error(), "is missing") {
+		t.Errorf("it left without a list past its end: %v", err)
+	}
+	if err := errors.Join(take(entry), take()); err != nil {
+		t.Errorf("it cannot leave: %v", err)
 	}
 }
 

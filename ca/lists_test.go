@@ -239,7 +239,7 @@ func TestStrangersFollowDeltas(t *testing.T) {
 }
 
 // TestRunDeltas: a revocation is on its shard's delta and the whole CA's within a
-// second or so, and no full list is made for it.
+// second or so, and on the full lists where they are quickly made.
 func TestRunDeltas(t *testing.T) {
 	w := newWorldOf(t, testpki.Config{Shards: 3, Deltas: true})
 	c := w.issue(order(server("a.example")))[0]
@@ -276,15 +276,21 @@ func TestRunDeltas(t *testing.T) {
 	until("full 0", "full 1", "full 2", "full 3", "delta 0", "delta 1", "delta 2", "delta 3")
 	began := time.Now()
 	w.update(func(tx *store.Tx) error { return w.Revoke(tx, ref(c), 0, time.Time{}, "tester") })
-	made := until("delta 0", fmt.Sprintf("delta %d", c.Shard))
-	t.Logf("revocation to the deltas: %v", time.Since(began).Round(time.Millisecond))
-	if slices.ContainsFunc(made, func(l string) bool { return strings.HasPrefix(l, "full") }) {
-		t.Errorf("a revocation made the lists %q", made)
+	made := until("delta 0", fmt.Sprintf("delta %d", c.Shard), "full 0", fmt.Sprintf("full %d", c.Shard))
+	t.Logf("revocation to full lists and deltas: %v", time.Since(began).Round(time.Millisecond))
+	for other := range 4 {
+		if l := fmt.Sprintf("full %d", other); other > 0 && other != int(c.Shard) && slices.Contains(made, l) {
+			t.Errorf("a revocation in shard %d made the lists %q", c.Shard, made)
+		}
 	}
-	var last *store.CRL
-	w.view(func(tx *store.Tx) (err error) { last, err = store.LastCRL(tx, "services", c.Shard, true); return err })
-	if _, changes := w.reasons(last); len(changes) != 1 {
-		t.Errorf("the delta has %v", changes)
+	for _, shard := range []uint16{0, c.Shard} {
+		for _, delta := range []bool{false, true} {
+			var last *store.CRL
+			w.view(func(tx *store.Tx) (err error) { last, err = store.LastCRL(tx, "services", shard, delta); return err })
+			if _, all := w.reasons(last); len(all) != 1 {
+				t.Errorf("list %d (delta: %v) has %v", shard, delta, all)
+			}
+		}
 	}
 	cancel()
 	if err := <-end; !errors.Is(err, context.Canceled) {
@@ -359,5 +365,64 @@ func TestNumbersAfterRestore(t *testing.T) {
 	delta := testpki.Must(restored.PublishDelta(t.Context(), "services", 0))
 	if full.Number <= lostDelta.Number || delta.Number <= full.Number || delta.Base == lost.Number || delta.Base == lostDelta.Number {
 		t.Errorf("after %d and delta %d came %d and delta %d to %d", lost.Number, lostDelta.Number, full.Number, delta.Number, delta.Base)
+	}
+}
+
+// TestDeltaBase: however many full lists follow changes, whoever has fetched one
+// within CRLFullEvery goes on with the newest delta, and neither lists nor what a
+// delta goes back over grow without end.
+func TestDeltaBase(t *testing.T) {
+	w := newWorldOf(t, testpki.Config{Deltas: true})
+	var fulls []*store.CRL
+	for range 200 {
+		w.clock.advance(time.Minute)
+		fulls = append(fulls, testpki.Must(w.PublishCRL(t.Context(), "services")))
+		delta := testpki.Must(w.PublishDelta(t.Context(), "services", 0))
+		var base *store.CRL
+		for _, f := range fulls {
+			if f.Number == delta.Base {
+				base = f
+			}
+		}
+		age, all := delta.ThisUpdate.Sub(base.ThisUpdate), delta.ThisUpdate.Sub(fulls[0].ThisUpdate)
+		if age < min(all, time.Hour) || age > 2*time.Hour {
+			t.Fatalf("the delta of %s goes out from the list of %s", delta.ThisUpdate, base.ThisUpdate)
+		}
+		var kept []*store.CRL
+		w.view(func(tx *store.Tx) (err error) {
+			kept, _, err = store.CRLs.Page(tx, store.Query{Prefix: store.CRLKey("services", 0, false)})
+			return err
+		})
+		if len(kept) > 11 {
+			t.Fatalf("%d full lists are kept", len(kept))
+		}
+	}
+	// After very many events a delta goes out from a list that is near.
+	before := fulls[len(fulls)-2]
+	for range 11 {
+		w.update(func(tx *store.Tx) error {
+			for range 1000 {
+				tx.Append(store.Event{Kind: store.KindRefused, Actor: "tester"})
+			}
+			return nil
+		})
+	}
+	if delta := testpki.Must(w.PublishDelta(t.Context(), "services", 0)); delta.Base != before.Number {
+		t.Errorf("after 11,000 events the delta goes out from %d, want %d", delta.Base, before.Number)
+	}
+
+	// A clock that was far ahead for one list does not tie the deltas to an old one.
+	w.clock.advance(1000 * time.Hour)
+	testpki.Must(w.PublishCRL(t.Context(), "services"))
+	w.clock.advance(-1000 * time.Hour)
+	for range 3 * 60 {
+		w.clock.advance(time.Minute)
+		testpki.Must(w.PublishCRL(t.Context(), "services"))
+	}
+	last := testpki.Must(w.PublishCRL(t.Context(), "services"))
+	delta := testpki.Must(w.PublishDelta(t.Context(), "services", 0))
+	// Numbers go on from the highest, one by one, until the clock has caught up.
+	if lists := last.Number - delta.Base; lists < 60 || lists > 122 {
+		t.Errorf("the delta goes back over %d lists", lists)
 	}
 }

@@ -1,11 +1,8 @@
 package ca
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,12 +11,6 @@ import (
 	"hufu/issuance"
 	"hufu/store"
 )
-
-// gather is how long revocations may wait for each other before a CRL is signed.
-const gather = time.Second
-
-// retry is how long a CRL that could not be signed waits.
-const retry = 5 * time.Second
 
 // Run recovers, then renews the node's lease, closes what dead nodes leave, and
 // publishes CRLs, at once after a revocation (gathered for at most a second)
@@ -124,13 +115,6 @@ func (n *news) take() map[uint16]bool {
 	return taken
 }
 
-// list names the CRL of a shard, full or delta.
-type list struct {
-	ca    string
-	shard uint16
-	delta bool
-}
-
 // touched returns the full lists that the events change.
 func (a *Authority) touched(ctx context.Context, events []store.Event) (map[list]bool, error) {
 	all := map[list]bool{}
@@ -157,21 +141,13 @@ func (a *Authority) touched(ctx context.Context, events []store.Event) (map[list
 	return all, err
 }
 
-// keepLists publishes for one CA. Every list is due at the start, since the book
-// may have changed while no node ran; then on schedule; and after a change at
-// once, but not within a second of the list before. Where the CA has deltas, it is
-// the delta that follows a change.
+// keepLists publishes for one CA, as its schedule says.
 func (a *Authority) keepLists(ctx context.Context, i *issuance.Issuer, changed *news) error {
-	id := i.CA().ID
 	shards, err := a.shards(ctx, i)
 	if err != nil {
 		return err
 	}
-	due := map[list]time.Time{}
-	last := map[list]time.Time{}
-	for n := range shards + 1 {
-		due[list{id, uint16(n), false}] = time.Now()
-	}
+	s := newSchedule(i.CA().ID, shards, i.Deltas(), a.CRLEvery, a.fullEvery(i.CA().ID))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -180,62 +156,32 @@ func (a *Authority) keepLists(ctx context.Context, i *issuance.Issuer, changed *
 			return ctx.Err()
 		case <-changed.wake:
 			for shard := range changed.take() {
-				l := list{id, shard, i.Deltas()}
-				at, known := due[l]
-				if soon := last[l].Add(gather); known && soon.Before(at) {
-					due[l] = soon
-				}
+				s.changed(shard)
 			}
 		case <-timer.C:
-			if err := a.publishDue(ctx, due, last, i.Deltas()); err != nil {
+			if err := a.publishDue(ctx, s); err != nil {
 				return err
 			}
 		}
-		next := time.Now().Add(a.CRLEvery)
-		for _, at := range due {
-			if at.Before(next) {
-				next = at
-			}
-		}
-		timer.Reset(time.Until(next))
+		timer.Reset(time.Until(s.next()))
 	}
 }
 
-// publishDue makes every list whose time has come. The whole CA's comes first, and
-// a full list before its delta.
-func (a *Authority) publishDue(ctx context.Context, due, last map[list]time.Time, deltas bool) error {
-	now := time.Now()
-	all := slices.SortedFunc(maps.Keys(due), func(x, y list) int {
-		return cmp.Or(cmp.Compare(x.shard, y.shard), cmp.Compare(bit(x.delta), bit(y.delta)))
-	})
-	for _, l := range all {
-		if due[l].After(now) {
-			continue
-		}
+// publishDue makes every list whose time has come.
+func (a *Authority) publishDue(ctx context.Context, s *schedule) error {
+	for _, l := range s.dueAt(time.Now()) {
+		began := time.Now()
 		if _, err := a.publish(ctx, &store.CRL{CA: l.ca, Shard: l.shard, Delta: l.delta}); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			a.Log.Error("publishing a CRL failed", "ca", l.ca, "shard", l.shard, "delta", l.delta, "err", err)
-			due[l] = time.Now().Add(retry)
+			s.failed(l, time.Now())
 			continue
 		}
-		last[l] = time.Now()
-		due[l] = last[l].Add(a.CRLEvery)
-		if deltas && !l.delta {
-			// The delta of before is older than this list: it gets a new one.
-			due[l] = last[l].Add(a.fullEvery(l.ca))
-			due[list{l.ca, l.shard, true}] = last[l]
-		}
+		s.made(l, began, time.Now())
 	}
 	return nil
-}
-
-func bit(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // fullEvery is how often the full lists of a CA are made when nothing changes.

@@ -38,7 +38,7 @@ var recalls = store.Table[recall]{
 }
 
 // Tables lists the tables that this package keeps in the book.
-func Tables() []store.Checked { return []store.Checked{&recalls} }
+func Tables() []store.Checked { return []store.Checked{&recalls, &sights} }
 
 // Ahead asks every directory whether it is ahead of the book. A node calls it before it serves and refuses to start when the list is not
 // empty. A directory that does not answer is not in the list; should it turn out to be ahead later, nothing is published to it.

@@ -31,7 +31,12 @@ func (p *Publisher) watch(ctx context.Context) {
 		every = min(every, w.dir.Bound/4)
 	}
 	p.started = p.now()
+	remembered := time.Now()
 	for pause(ctx, max(every, 10*time.Millisecond)) {
+		if time.Since(remembered) >= remembering {
+			remembered = time.Now()
+			p.remember(ctx)
+		}
 		for i, s := range p.Status(ctx) {
 			p.judgeLag(ctx, p.workers[i], &s)
 		}

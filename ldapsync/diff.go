@@ -70,25 +70,22 @@ func (d *Diff) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// worker finds a directory's worker. The error wraps store.ErrNotFound.
-func (p *Publisher) worker(name string) (*worker, error) {
+// visit connects to a directory beside its worker. The error wraps store.ErrNotFound where there is no directory of that name.
+func (p *Publisher) visit(ctx context.Context, name string) (*worker, *link, error) {
 	for _, w := range p.workers {
 		if w.dir.Name == name {
-			return w, nil
+			l, err := connect(ctx, w.dir)
+			return w, l, err
 		}
 	}
-	return nil, fmt.Errorf("directory %q: the configuration has none of that name: %w", name, store.ErrNotFound)
+	return nil, nil, fmt.Errorf("the configuration has none of that name: %w", store.ErrNotFound)
 }
 
 // Diff reads what a directory has of this book and compares digests, bucket by bucket; only where a bucket's digest differs are its entries
 // looked at, and each of them is read once more from both sides, so that a change that came in between is no difference. It writes
 // nothing. progress, if not nil, is told how many entries of about how many were read.
 func (p *Publisher) Diff(ctx context.Context, name string, progress func(done, total int64)) (*Diff, error) {
-	w, err := p.worker(name)
-	if err != nil {
-		return nil, err
-	}
-	l, err := connect(ctx, w.dir)
+	w, l, err := p.visit(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("comparing directory %s: %w", name, err)
 	}
@@ -96,6 +93,9 @@ func (p *Publisher) Diff(ctx context.Context, name string, progress func(done, t
 	d, err := p.diff(ctx, l, progress)
 	if err != nil {
 		return nil, fmt.Errorf("comparing directory %s: %w", name, err)
+	}
+	if d.Wrong() > 0 {
+		w.tell(fmt.Sprintf("compared with the book: %s; hufu dir repair %s puts it right", d, name))
 	}
 	return d, nil
 }

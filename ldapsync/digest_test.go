@@ -152,12 +152,12 @@ func FuzzName(f *testing.F) {
 		var s store.Serial
 		copy(s[:], serial)
 		s[0] = 1 // as every serial number of Hufu begins
-		if ca == "" || strings.ContainsRune(ca, 0) || !utf8.ValidString(ca+base) {
-			t.Skip()
+		if ca == "" || strings.ContainsRune(ca, 0) || !utf8.ValidString(ca) || !utf8.ValidString(base) {
+			return
 		}
 		dn, backCA, backSerial, normalised, err := ldapsync.NameOf(ca, string(s[:]), base)
 		if err != nil {
-			t.Skip() // the base is no name
+			return // the base is no name
 		}
 		if backCA != ca || backSerial != string(s[:]) {
 			t.Errorf("%q leads to CA %q, serial number %x", dn, backCA, backSerial)

@@ -163,6 +163,7 @@ func drillNode(t *testing.T) *result {
 	}
 	d.reasons = append(d.reasons, fmt.Sprintf("%d kills, %d revocations acknowledged", kills, len(d.revoked)))
 	d.publish()
+	d.noticed("ended without giving it up")
 	r := d.settle()
 	if r.lost += missing; missing > 0 || len(d.revoked) == 0 {
 		t.Errorf("of %d acknowledged revocations %d are not in the book", len(d.revoked), missing)

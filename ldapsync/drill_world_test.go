@@ -24,17 +24,22 @@ import (
 const (
 	drillBound = 30 * time.Second // a fault that is over is forgotten by then, on the slowest machine that is worth a test
 	drillDelay = 5 * time.Second  // the bound of a directory that nothing has happened to
-	measured   = 6                // revocations whose way to the south is timed, before the fault and during it
+	measured   = 12               // revocations whose way is timed before the fault; during it, three times as many
 )
 
 // drill is one trial: a book that changes all the time, a directory "north" that something happens to, a directory "south" that must not
-// feel it, and one who asks both of them all the time for what is revoked.
+// feel it, one who asks both of them all the time for what is revoked, and a directory "control" with a publisher of its own, to which the
+// south is compared: what a busy machine does to the one it does to the other.
 type drill struct {
 	*testing.T
 	b            *book
 	id           string // of the book
 	p            *publisher
 	north, south *fragile
+	control      *fragile
+	both         []server      // north and south
+	pace         time.Duration // from one change to the next
+	bound        time.Duration // from the end of the fault until both are in step
 	dirs         []ldapsync.Directory
 	reasons      []string // what stood in the status while the fault lasted
 
@@ -45,9 +50,12 @@ type drill struct {
 	wrong   atomic.Int64
 	quiet   atomic.Bool // no changes for now
 	blind   atomic.Bool // nobody believes the north for now: its statement does not fit
-	delays  []time.Duration
+	ways    []way
 	halts   []func()
 }
+
+// way is how long one revocation took to be seen in the south, and in the directory whose publisher does not know the north.
+type way struct{ south, control time.Duration }
 
 // revocation is a final one: nothing may answer good any more where event seq has arrived.
 type revocation struct {
@@ -117,8 +125,9 @@ func (f *fragile) freeze() string {
 // newDrill starts the servers, the publisher, the changes and the questions. way tells how the publisher reaches the north.
 func newDrill(t *testing.T, spoil func(*slapd.Config), way func(*fragile) ldapsync.Directory) *drill {
 	t.Helper()
-	d := &drill{T: t, b: newBookOf(t, "330100", "330200"), north: startFragile(t, spoil), south: startFragile(t, nil)}
-	d.id = d.b.ID()
+	d := &drill{T: t, b: newBookOf(t, "330100", "330200"), north: startFragile(t, spoil), south: startFragile(t, nil), control: startFragile(t, nil)}
+	d.id, d.both, d.pace = d.b.ID(), []server{d.north.Server, d.south.Server}, 10*time.Millisecond
+	d.bound = drillBound
 	if way == nil {
 		way = func(f *fragile) ldapsync.Directory { return directory("north", f.Server) }
 	}
@@ -136,6 +145,15 @@ func (d *drill) begin() {
 	d.Helper()
 	d.publish()
 	d.p.inStep(d, d.b, "north", "south")
+	d.observe()
+}
+
+// observe lets the changes and the questions begin, and times what is not disturbed yet.
+func (d *drill) observe() {
+	d.Helper()
+	control := publish(d, d.b, "control", directory("control", d.control.Server))
+	d.halts = append(d.halts, control.stop)
+	control.inStep(d, d.b, "control")
 	d.watch(d.north, &d.blind)
 	d.watch(d.south, nil)
 	d.change()
@@ -164,10 +182,9 @@ func (d *drill) halt() {
 	d.halts = nil
 }
 
-// change changes the book at random, about a hundred times a second.
+// change changes the book at random, at its pace.
 func (d *drill) change() {
-	tick := time.NewTicker(10 * time.Millisecond)
-	d.Cleanup(tick.Stop)
+	tick := time.NewTicker(d.pace) // never stopped: whoever halts waits for the next
 	d.background(func() bool {
 		<-tick.C
 		if !d.quiet.Load() {
@@ -235,7 +252,7 @@ func (d *drill) revokeThis(c *store.Certificate) {
 }
 
 // watch asks a directory all the time, first for its watermark and then for a certificate that is revoked in the book.
-func (d *drill) watch(f *fragile, blind *atomic.Bool) {
+func (d *drill) watch(f server, blind *atomic.Bool) {
 	var c *ldap.Conn
 	d.Cleanup(func() {
 		if c != nil {
@@ -309,19 +326,29 @@ func nameIn(cert *store.Certificate) string {
 	return "hufuSerial=" + cert.Serial.String() + ",ou=certificates,ou=" + cert.CA + "," + base
 }
 
-// measure revokes n certificates, one after the other, and notes how long each of them takes to be seen in the south.
+// measure revokes n certificates, one after the other, and notes how long each of them takes to be seen in the south and in the control.
 func (d *drill) measure(n int) {
 	d.Helper()
-	c := dial(d, d.south.Server)
+	south, control := dial(d, d.south.Server), dial(d, d.control.Server)
 	for range n {
 		cert := d.b.issue("330200", 1)[0]
 		began := time.Now()
 		d.revokeThis(cert)
-		until(d, "a revocation in the south", func() bool {
-			status, err := answerIn(c, cert)
-			return err == nil && status == "revoked"
+		var w way
+		look := func(c *ldap.Conn, took *time.Duration) {
+			if *took > 0 {
+				return
+			}
+			if status, err := answerIn(c, cert); err == nil && status == "revoked" {
+				*took = time.Since(began)
+			}
+		}
+		until(d, "a revocation in the south and in the control", func() bool {
+			look(south, &w.south)
+			look(control, &w.control)
+			return w.south > 0 && w.control > 0
 		})
-		d.delays = append(d.delays, time.Since(began))
+		d.ways = append(d.ways, w)
 	}
 }
 
@@ -334,18 +361,51 @@ func (d *drill) seen(reason func(ldapsync.DirectoryStatus) bool) {
 	d.undisturbed()
 }
 
-// undisturbed looks that revocations reach the south as fast as before the fault.
+// noticed waits until the status of the north says something that stays there when all is well again.
+func (d *drill) noticed(words string) {
+	d.Helper()
+	var s ldapsync.DirectoryStatus
+	until(d, "a notice in the status: "+words, func() bool { s = d.p.of("north"); return strings.Contains(s.Notice, words) })
+	if s.NoticeTime.IsZero() {
+		d.Error("the notice has no time")
+	}
+	d.reasons = append(d.reasons, s.Notice)
+}
+
+// undisturbed looks that revocations reach the south as fast, against the control, as before the fault.
 func (d *drill) undisturbed() {
 	d.Helper()
-	before := slices.Sorted(slices.Values(d.delays))
-	d.delays = nil
-	d.measure(measured)
-	during := slices.Sorted(slices.Values(d.delays))
-	was, is, worst := before[len(before)-1], during[len(during)/2], during[len(during)-1]
-	// Who waits for the north waits for its timeout of 1 s; the rest is the noise of a machine that does other things, too.
-	if is > 2*was+800*time.Millisecond || worst > drillDelay {
-		d.Errorf("the south's delay grew from at most %v to %v in the middle, %v at worst", was, is, worst)
+	before := excess(d.ways)
+	d.ways = nil
+	d.measure(3 * measured)
+	during := excess(d.ways)
+	was, is, sum := before[len(before)/2], during[len(during)/2], time.Duration(0)
+	for _, e := range during {
+		sum += e
 	}
+	// Hiccups of the machine hit the one as often as the other, so they are not in the sum; who waits for the north even once waits for
+	// its timeout of 1 s. Where other tests run at the same time, only what hits most of them counts.
+	most, mostInAll := 50*time.Millisecond, 600*time.Millisecond
+	if os.Getenv("HUFU_SOAK") == "" {
+		most, mostInAll = 500*time.Millisecond, time.Duration(len(during))*500*time.Millisecond
+	}
+	if is > max(was, 0)+most || sum > mostInAll {
+		d.Errorf("the south feels the fault: it is %v later than the control in the middle, and was %v; %v in all: %v", is, was, sum, during)
+	}
+	for _, w := range d.ways {
+		if w.south > drillDelay {
+			d.Errorf("a revocation took %v to be seen in the south, and %v in the control", w.south, w.control)
+		}
+	}
+}
+
+// excess is how much later than the control the south was, in order.
+func excess(ways []way) (all []time.Duration) {
+	for _, w := range ways {
+		all = append(all, w.south-w.control)
+	}
+	slices.Sort(all)
+	return all
 }
 
 func says(words ...string) func(ldapsync.DirectoryStatus) bool {
@@ -387,26 +447,29 @@ func (d *drill) settle() *result {
 	d.p.inStep(d, d.b, "south")
 	d.halt()
 	d.p.inStep(d, d.b, "north", "south")
-	if r.settled > drillBound {
-		d.Errorf("it took %v to come into step again, more than %v", r.settled, drillBound)
+	if r.settled > d.bound {
+		d.Errorf("it took %v to come into step again, more than %v", r.settled, d.bound)
 	}
-	for _, f := range []*fragile{d.north, d.south} {
+	for _, f := range d.both {
 		r.lost += d.lost(f)
-		holds(d, f.Server, d.b)
+		holds(d, f, d.b)
 	}
-	r.wrong, r.asked = d.wrong.Load(), d.asked.Load()
+	r.wrong, r.asked = d.wrong.Swap(0), d.asked.Swap(0)
 	if r.asked == 0 {
 		d.Error("nobody was asked")
 	}
-	r.reason = strings.Join(d.reasons, "; ")
+	if len(d.reasons) == 0 {
+		d.Error("the status gave no reason")
+	}
+	r.reason, d.reasons = strings.Join(d.reasons, "; "), nil
 	return r
 }
 
 // lost counts what the book has and a directory has not, or has otherwise; and revocations that were acknowledged and are in neither.
-func (d *drill) lost(f *fragile) (n int) {
+func (d *drill) lost(f server) (n int) {
 	d.Helper()
 	stands := map[string]string{}
-	for _, e := range ldapsearch(d, f.Server, "(hufuSerial=*)") {
+	for _, e := range ldapsearch(d, f, "(hufuSerial=*)") {
 		stands[e.one("hufuserial")] = e.one("hufustatus")
 	}
 	err := d.b.View(d.Context(), func(tx *store.Tx) error {

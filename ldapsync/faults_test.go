@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -59,6 +60,7 @@ func changeAtRandom(t *testing.T, b *book, certs []*store.Certificate, f func())
 
 // TestKilledDirectory kills a directory under load, again and again; nothing is lost, and the other one never waits.
 func TestKilledDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	certs := b.issue("330100", 50)
@@ -92,6 +94,7 @@ func TestKilledDirectory(t *testing.T) {
 
 // TestPausedDirectory: a directory that hangs, with its connections open, delays only itself.
 func TestPausedDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	certs := b.issue("330100", 40)
@@ -120,6 +123,7 @@ func TestPausedDirectory(t *testing.T) {
 
 // TestAbsentDirectory: a directory may be there later than the node, and away for a while.
 func TestAbsentDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	if err := north.Stop(); err != nil {
@@ -137,6 +141,7 @@ func TestAbsentDirectory(t *testing.T) {
 
 // TestWorkerRestarts stops the publisher at random moments while it fills a directory, and starts another one.
 func TestWorkerRestarts(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 300)
@@ -159,6 +164,7 @@ func TestWorkerRestarts(t *testing.T) {
 
 // TestOldCopyOfDirectory puts a directory back to an older state while the publisher runs.
 func TestOldCopyOfDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 30)
@@ -199,8 +205,147 @@ func TestOldCopyOfDirectory(t *testing.T) {
 	holds(t, north, b)
 }
 
+// TestIdleDirectoryPutBack puts a directory back while the book is idle and the worker has no reason to speak for hours: it notices all
+// the same, writes again what is missing, and says what happened.
+func TestIdleDirectoryPutBack(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 20)
+	d := directory("north", north.Server)
+	d.Bound, d.Alarm = time.Hour, time.Hour
+	patient, err := ldapsync.New(ldapsync.Config{Book: b.Book, Directories: []ldapsync.Directory{d}, Key: pki().key, Node: "n1", Lease: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, patient)
+	p.inStep(t, b, "north")
+	old, then := north.freeze(), p.of("north").Watermark
+	for _, c := range certs[:7] {
+		b.set(c, store.Revoked, 1)
+	}
+	p.inStep(t, b, "north")
+	now := p.of("north").Watermark
+	north.must(north.Kill())
+	until(t, "the end of the connection to be noticed", func() bool { return p.of("north").State == "unreachable" })
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	until(t, "what is missing to be written again", func() bool { s := p.of("north"); return s.State == "in step" && s.Watermark > now })
+	holds(t, north.Server, b)
+	want := fmt.Sprintf("went from epoch 1, sequence %d back to epoch 1, sequence %d; the %d changes since are written again", now, then, now-then)
+	if s := p.of("north"); !strings.Contains(s.Notice, want) || s.NoticeTime.IsZero() {
+		t.Errorf("the status says %q; want in it: %s", s.Notice, want)
+	}
+	if told := journalled(t, b, ldapsync.KindPutBack); len(told) != 1 || !strings.Contains(told[0].Detail, want) {
+		t.Errorf("the journal says %+v", told)
+	}
+}
+
+// TestPutBackWhileNodeIsDown: a directory that was put back while nobody looked is found out by the node that starts next, once.
+func TestPutBackWhileNodeIsDown(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 20)
+	p := publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	p.stop()
+	old := t.TempDir() + "/old"
+	north.must(north.Stop())
+	north.must(north.Snapshot(old))
+	north.must(north.Restart(t.Context()))
+	for _, c := range certs[:7] {
+		b.set(c, store.Revoked, 1)
+	}
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	if s := p.of("north"); s.Notice != "" {
+		t.Errorf("a directory that was left alone is said to be other: %s", s.Notice)
+	}
+	p.stop()
+	north.must(north.Stop())
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	holds(t, north.Server, b)
+	if s := p.of("north"); !strings.Contains(s.Notice, "it was put back to an older state") || !strings.Contains(s.Notice, "are written again") {
+		t.Errorf("the status says %q", s.Notice)
+	}
+	p.stop()
+	p = publish(t, b, "n1", directory("north", north.Server))
+	p.inStep(t, b, "north")
+	if s := p.of("north"); s.Notice != "" {
+		t.Errorf("it is told again: %s", s.Notice)
+	}
+	if told := journalled(t, b, ldapsync.KindPutBack); len(told) != 1 {
+		t.Errorf("the journal says %+v", told)
+	}
+}
+
+// TestLostBeyondWatermark: what a directory took and lost again before its watermark said so is written again. Nobody was promised it, so
+// there is no notice.
+func TestLostBeyondWatermark(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	certs := b.issue("330100", 5)
+	var away atomic.Bool
+	key := &testpki.Signer{Key: pki().key, Before: func(int64) error {
+		if away.Load() {
+			return errors.New("token not present")
+		}
+		return nil
+	}}
+	p := publishWith(t, b, "n1", key, directory("north", north.Server))
+	p.inStep(t, b, "north")
+	away.Store(true)
+	old, mark := north.freeze(), p.of("north").Watermark
+	b.set(certs[0], store.Revoked, 1)
+	revoked := func() bool {
+		c := dial(t, north.Server)
+		defer c.Close()
+		return statusIn(t, c, certs[0]) == "revoked"
+	}
+	until(t, "the revocation", revoked)
+	north.must(north.Kill())
+	until(t, "the end of the connection to be noticed", func() bool { return p.of("north").State == "unreachable" })
+	north.must(north.Revert(old))
+	north.must(north.Restart(t.Context()))
+	until(t, "the revocation once more", revoked)
+	if s := p.of("north"); s.Watermark != mark || s.Notice != "" {
+		t.Errorf("watermark %d, was %d; notice %q", s.Watermark, mark, s.Notice)
+	}
+	away.Store(false)
+	p.inStep(t, b, "north")
+	holds(t, north.Server, b)
+}
+
+// TestSilentDirectory: a directory that hangs while there is nothing to do is no longer called in step when its bound has passed.
+func TestSilentDirectory(t *testing.T) {
+	t.Parallel()
+	b := newBookOf(t, "330100")
+	north := startFragile(t, nil)
+	d := directory("north", north.Server)
+	d.Bound, d.Timeout = 300*time.Millisecond, time.Minute // nothing fails for as long as this test waits
+	p := publish(t, b, "n1", d)
+	p.inStep(t, b, "north")
+	north.must(north.Pause())
+	var s ldapsync.DirectoryStatus
+	until(t, "the silence to be told", func() bool { s = p.of("north"); return s.State != "in step" })
+	if s.State != "silent" || !strings.HasPrefix(s.LastError, "it was in step, and has confirmed nothing for ") {
+		t.Errorf("the status says %q: %q", s.State, s.LastError)
+	}
+	north.must(north.Resume())
+	until(t, "it to be in step again", func() bool { s = p.of("north"); return s.State == "in step" })
+	if s.LastError != "" {
+		t.Errorf("in step, and yet: %s", s.LastError)
+	}
+}
+
 // TestTwoPublishers: one publishes, the other stands by until the first gives up or falls silent.
 func TestTwoPublishers(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	b.issue("330100", 10)
@@ -230,6 +375,7 @@ func TestTwoPublishers(t *testing.T) {
 
 // TestDelayedWriter: what an old writer has sent reaches the directory after a new writer's later change, and does nothing.
 func TestDelayedWriter(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 20)
@@ -289,6 +435,7 @@ func asPublisher(t testing.TB, s server) *ldap.Conn {
 
 // TestForeignWrites: what others did is put right when the publisher comes by, and Verify tells in any case.
 func TestForeignWrites(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 10)
@@ -344,6 +491,7 @@ func TestForeignWrites(t *testing.T) {
 
 // TestRefusedEntry: an entry that a server does not take is told, holds the watermark, and does not hold up the others.
 func TestRefusedEntry(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	p := publish(t, b, "n1", directory("north", north))
@@ -363,6 +511,7 @@ func TestRefusedEntry(t *testing.T) {
 
 // TestLaterEntry: an entry that says it is later than the book is left alone, and told; the others go on.
 func TestLaterEntry(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 5)
@@ -471,6 +620,7 @@ func TestSchemaLDIF(t *testing.T) {
 
 // TestKeyAway: while the statement's key does not sign, changes flow and the watermark waits.
 func TestKeyAway(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	certs := b.issue("330100", 5)
@@ -499,6 +649,7 @@ func TestKeyAway(t *testing.T) {
 
 // TestTwoBooks: books with CAs of their own share a directory; a CA of another book is left alone.
 func TestTwoBooks(t *testing.T) {
+	t.Parallel()
 	north := startDirectory(t)
 	one, two := newBookOf(t, "330100"), newBookOf(t, "330200", "330100")
 	one.issue("330100", 5)
@@ -518,6 +669,7 @@ func TestTwoBooks(t *testing.T) {
 
 // TestAdoption: what an operator made by hand beforehand is taken over with what it says besides.
 func TestAdoption(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	c := asPublisher(t, north)

@@ -9,7 +9,8 @@
 // A worker begins where the directory's own watermark says, and takes from an event only which entry it concerns: what it writes is the
 // record's newest state, so that doing it again, late or out of order ends the same. Each write takes the old sequence number away and adds
 // the new one in one modify (RFC 4511, Section 4.6), so a later state is never overwritten. The watermark moves over an unbroken run of
-// events only, while nothing is under way. A directory that is slow, down, or was put back to an older state delays no other.
+// events only, and what it then says was signed while nothing was under way. A directory that is slow, down, or was put back to an older
+// state delays no other.
 //
 // The package refuses to publish to a directory that knows more than the book (AheadError), to touch another book's entries, to skip an
 // entry that a server does not take, and to believe a watermark that the book's key has not signed.
@@ -161,6 +162,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		group.Go(func() { p.watch(ctx) })
 	}
 	group.Wait()
+	p.remember(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -180,6 +182,8 @@ type DirectoryStatus struct {
 	LagSeconds float64   // age of the oldest of them
 	LastError  string    // "" = none since it last was in step
 	ErrorTime  time.Time
+	Notice     string // what was last found out about it, in words: it was put back, somebody else wrote there, …; "" = nothing yet
+	NoticeTime time.Time
 	Unknown    int64 // entries from before a restore that nobody brought back; they are left alone
 	Repairs    int64 // entries that were not as this book had left them and were put right
 	Level      int   // InTime, Late or Alarming
@@ -204,6 +208,7 @@ func (p *Publisher) Status(ctx context.Context) []DirectoryStatus {
 			}
 		}
 		s.Applied = max(s.Applied, s.Watermark)
+		w.doubt(&s)
 		all = append(all, s)
 	}
 	return all

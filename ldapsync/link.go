@@ -22,6 +22,7 @@ type link struct {
 	raw  net.Conn
 	dir  *Directory
 	base *ldap.DN
+	lost chan error // gets why the connection ended, at once and also when nobody asks anything
 }
 
 // boundedConn gives every write an end: the LDAP library writes from the goroutine that also watches the time, so a server that stops
@@ -29,6 +30,19 @@ type link struct {
 type boundedConn struct {
 	net.Conn
 	timeout time.Duration
+	lost    chan<- error
+}
+
+// Read is called by the LDAP library all the time, so the end of the connection is seen when it comes.
+func (c *boundedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		select {
+		case c.lost <- err:
+		default: // it is known already
+		}
+	}
+	return n, err
 }
 
 func (c *boundedConn) Write(b []byte) (int, error) {
@@ -46,7 +60,7 @@ func connect(ctx context.Context, d *Directory) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: base %q is not a name: %w", d.Name, d.Base, err)
 	}
-	l := &link{dir: d, base: base}
+	l := &link{dir: d, base: base, lost: make(chan error, 1)}
 	if err := l.open(ctx); err != nil {
 		l.close()
 		return nil, fmt.Errorf("connecting to %s: %w", d.URL, err)
@@ -71,7 +85,7 @@ func (l *link) open(ctx context.Context) error {
 	if cfg != nil && cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(host)
 	}
-	var conn net.Conn = &boundedConn{raw, l.dir.Timeout}
+	var conn net.Conn = &boundedConn{raw, l.dir.Timeout, l.lost}
 	if secure {
 		t := tls.Client(conn, cfg)
 		if err := t.HandshakeContext(ctx); err != nil {

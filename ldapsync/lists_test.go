@@ -37,6 +37,7 @@ func (b *book) publishList(id string, shard uint16, delta bool) []byte {
 
 // TestShards: each shard's list has an entry below its CA, with its delta beside it, and a list that changes leaves the others alone.
 func TestShards(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	b.issue("330100", 3)

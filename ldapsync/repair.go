@@ -25,11 +25,7 @@ type Repaired struct {
 // else is left alone. Writes are guarded as all others are, so a repair and the worker do not disturb each other. What was done is counted,
 // and told in the journal with the actor's name.
 func (p *Publisher) Repair(ctx context.Context, name, actor string, progress func(done, total int64)) (*Repaired, error) {
-	w, err := p.worker(name)
-	if err != nil {
-		return nil, err
-	}
-	l, err := connect(ctx, w.dir)
+	w, l, err := p.visit(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("repairing directory %s: %w", name, err)
 	}
@@ -53,6 +49,7 @@ func (p *Publisher) Repair(ctx context.Context, name, actor string, progress fun
 		return r, nil
 	}
 	w.note(func(s *DirectoryStatus) { s.Repairs += int64(r.Repaired) })
+	w.tell(fmt.Sprintf("compared with the book: %s; %d put right, %d left", d, r.Repaired, len(r.Left)))
 	p.log.Warn("directory was repaired", slog.String("directory", name), slog.String("actor", actor), slog.Int("repaired", r.Repaired), slog.Int("left", len(r.Left)))
 	err = p.book.Update(ctx, func(tx *store.Tx) error {
 		tx.Append(store.Event{Kind: store.KindDirectoryRepaired, Actor: actor,

@@ -11,6 +11,7 @@ import (
 
 // TestRestoredBook restores an old backup of the book under two live directories that know more.
 func TestRestoredBook(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	dirs := []ldapsync.Directory{directory("north", north), directory("south", south)}
@@ -116,6 +117,7 @@ func TestRestoredBook(t *testing.T) {
 
 // TestRestoredTwice restores one backup twice; the directory has seen the epoch between.
 func TestRestoredTwice(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	d := directory("north", north)
@@ -155,6 +157,7 @@ func TestRestoredTwice(t *testing.T) {
 
 // TestBehindBeforeRestore: a directory that was behind the backup is no obstacle, and neither is one that lay exactly there.
 func TestBehindBeforeRestore(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north, south := startDirectory(t), startDirectory(t)
 	dirs := []ldapsync.Directory{directory("north", north), directory("south", south)}
@@ -183,6 +186,7 @@ func TestBehindBeforeRestore(t *testing.T) {
 
 // TestUnverifiedRecall: where the directory does not fit its statement, nobody is let out of a hold, and rubbish stays where it is.
 func TestUnverifiedRecall(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	d := directory("north", north)
@@ -235,6 +239,7 @@ func TestUnverifiedRecall(t *testing.T) {
 
 // TestCopiedBook runs an old copy of the book's file, which no restore has marked.
 func TestCopiedBook(t *testing.T) {
+	t.Parallel()
 	b := newBook(t)
 	north := startDirectory(t)
 	d := directory("north", north)

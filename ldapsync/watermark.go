@@ -129,6 +129,9 @@ func (w *worker) takeOver(ctx context.Context, l *link) (*watermark, uint64, err
 			if err != nil {
 				return nil, 0, fmt.Errorf("taking the directory over: %w", err)
 			}
+			if m.writer != "" && m.writer != w.id {
+				w.tell(fmt.Sprintf("taken over from %s, which ended without giving it up; its last watermark is %v", m.writer, m.position))
+			}
 			w.held = true
 			return &taken, start, nil
 		}

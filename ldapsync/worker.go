@@ -22,12 +22,13 @@ const (
 	stateAhead       = "ahead of the book"
 	stateCatchingUp  = "catching up"
 	stateInStep      = "in step"
+	stateSilent      = "silent"
 	stateRefuses     = "refuses an entry"
 	stateMute        = "without statement: the key does not sign"
 	stateStopped     = "stopped"
 )
 
-// worker carries the book into one directory. Everything but status belongs to the goroutine that runs it.
+// worker carries the book into one directory. Everything but kept and status belongs to the goroutine that runs it.
 type worker struct {
 	p    *Publisher
 	dir  *Directory
@@ -40,6 +41,9 @@ type worker struct {
 	treeAt uint64 // the tree is right once everything up to this event is in the directory
 	last   string // the statement last written
 	cursor uint64 // how far the journal was read when the last connection ended
+
+	reached position // the watermark as this worker last knew it
+	kept    position // the one that the book remembers; belongs to remember
 
 	mu     sync.Mutex
 	status DirectoryStatus // guarded by mu
@@ -128,6 +132,8 @@ type session struct {
 	events chan []store.Event
 	built  chan builtTree
 	broken chan error
+	say    chan utterance        // to the one who writes the watermark
+	said   chan utterance        // and back
 	acked  map[string]store.Hash // what was written before the tree was there
 	wrote  map[target]position   // where entries of certificates that changed were last written
 
@@ -138,7 +144,8 @@ type session struct {
 	complete bool      // the last statement had a digest
 	counted  bool      // unknowns is known
 	unknowns int64     // entries of the book that the book does not know
-	draining bool      // nothing new is begun until the watermark is written
+	draining bool      // nothing new is begun until there is something to say that is whole
+	speaking bool      // the watermark is being written
 }
 
 type job struct {
@@ -152,6 +159,17 @@ type outcome struct {
 	written  []*record // what the entries are now
 	repaired []string  // names of those that were not as this book had left them
 	err      error
+}
+
+// utterance is a statement on its way into the watermark.
+type utterance struct {
+	statement Statement
+	old       watermark // what it takes the place of
+	next      watermark
+	idle      bool  // every change was in the directory
+	release   bool  // the directory is given up for others
+	unsigned  error // why there is no signature
+	err       error // why it was not written
 }
 
 type builtTree struct {
@@ -177,13 +195,15 @@ func (w *worker) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.welcome(ctx, mark.position, start)
 	w.note(func(s *DirectoryStatus) {
 		s.State, s.LastError, s.Epoch, s.Watermark, s.From, s.Applied = stateCatchingUp, "", mark.epoch, start, start, start
 	})
 	s := &session{
 		worker: w, link: l, bulk: bulkLink{dir: w.dir}, mark: *mark, start: start, sched: newSchedule(start),
 		todo: make(chan job), done: make(chan outcome, w.dir.InFlight), events: make(chan []store.Event),
-		built: make(chan builtTree, 1), broken: make(chan error, 1), acked: map[string]store.Hash{}, wrote: map[target]position{},
+		built: make(chan builtTree, 1), broken: make(chan error, 1),
+		say: make(chan utterance, 1), said: make(chan utterance, 1), acked: map[string]store.Hash{}, wrote: map[target]position{},
 		spoke: time.Now(), active: time.Now(),
 	}
 	return s.run(ctx)
@@ -194,6 +214,11 @@ func (s *session) run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
 	group.Go(func() { s.followJournal(inner) })
+	group.Go(func() {
+		for u := range s.say {
+			s.said <- s.utter(inner, u)
+		}
+	})
 	for range s.dir.InFlight {
 		group.Go(func() {
 			for j := range s.todo {
@@ -211,6 +236,7 @@ func (s *session) run(ctx context.Context) error {
 	s.cursor = s.sched.cursor
 	cancel()
 	close(s.todo)
+	close(s.say)
 	s.link.close()
 	s.bulk.close()
 	group.Wait()
@@ -258,12 +284,10 @@ func (s *session) lead(ctx, inner context.Context) error {
 	defer timer.Stop()
 	ending, ended := ctx.Done(), (<-chan time.Time)(nil)
 	for {
-		s.draining = s.draining || s.overdue()
-		if s.sched.running == 0 && (ended != nil || time.Now().After(s.hush) && (s.draining || s.due())) {
-			if err := s.speak(inner, ended != nil); err != nil || ended != nil {
-				return err
-			}
-			s.draining = false
+		s.draining = s.draining || !s.speaking && s.overdue()
+		if s.sched.running == 0 && !s.speaking && (ended != nil || time.Now().After(s.hush) && (s.draining || s.due())) {
+			s.speak(ended != nil)
+			s.draining = ended != nil
 		}
 		timer.Reset(s.wait())
 		next, first, ready := s.sched.next()
@@ -286,6 +310,10 @@ func (s *session) lead(ctx, inner context.Context) error {
 			if err := s.finish(o); err != nil {
 				return err
 			}
+		case u := <-s.said:
+			if err := s.spoken(inner, u); err != nil || u.release {
+				return err
+			}
 		case b := <-s.built:
 			if b.err != nil {
 				return fmt.Errorf("computing the digest of the book: %w", b.err)
@@ -294,6 +322,8 @@ func (s *session) lead(ctx, inner context.Context) error {
 		case <-timer.C:
 		case err := <-s.broken:
 			return err
+		case err := <-s.link.lost:
+			return fmt.Errorf("the directory ended the connection: %w", err)
 		case <-ending:
 			ending, ended, s.draining = nil, time.After(farewell), true
 		case <-ended:
@@ -355,6 +385,7 @@ func (s *session) finish(o outcome) error {
 	}
 	for _, name := range o.repaired {
 		s.note(func(st *DirectoryStatus) { st.Repairs++ })
+		s.tell("its entry " + name + " was not as this book had left it, and was put right")
 		s.p.log.Warn("entry was not as it should have been", slog.String("directory", s.dir.Name), slog.String("entry", name))
 	}
 	if o.err != nil && !o.target.isCA() && lostConnection(o.err) {
@@ -384,37 +415,60 @@ func (s *session) adopt(b builtTree) {
 	s.active = time.Now()
 }
 
-// speak writes the watermark: nothing is under way, so what the statement says is what is there.
-func (s *session) speak(ctx context.Context, release bool) error {
-	journal, err := s.p.book.Tree(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the head of the book: %w", err)
+// speak has the watermark written. Nothing is under way, so what the statement says is what is there; what is begun from now on is in the
+// next one, and waits for none of this.
+func (s *session) speak(release bool) {
+	u := utterance{
+		statement: Statement{Book: s.p.book.ID(), Epoch: s.p.book.Epoch(), Seq: s.sched.prefix(), Time: s.p.now().UTC().Truncate(time.Millisecond)},
+		old:       s.mark, idle: s.sched.idle(), release: release,
 	}
-	st := Statement{Book: s.p.book.ID(), Epoch: s.p.book.Epoch(), Seq: s.sched.prefix(), Time: s.p.now().UTC().Truncate(time.Millisecond), Journal: journal}
-	s.complete = s.tree != nil && st.Seq >= s.treeAt
-	if s.complete {
-		st.Entries, st.Digest = s.tree.Len(), s.tree.Root()
+	if s.tree != nil && u.statement.Seq >= s.treeAt {
+		u.statement.Entries, u.statement.Digest = s.tree.Len(), s.tree.Root()
 	}
-	signed, err := st.Sign(s.p.key)
-	if err != nil {
+	s.speaking = true
+	s.say <- u
+}
+
+// utter signs a statement and writes it. It runs beside the session.
+func (s *session) utter(ctx context.Context, u utterance) utterance {
+	st := &u.statement
+	if st.Journal, u.err = s.p.book.Tree(ctx); u.err != nil {
+		u.err = fmt.Errorf("reading the head of the book: %w", u.err)
+		return u
+	}
+	var signed []byte
+	if signed, u.unsigned = st.Sign(s.p.key); u.unsigned != nil {
+		return u
+	}
+	u.next = watermark{position: position{st.Epoch, st.Seq}, fence: u.old.fence, writer: s.id, note: string(signed)}
+	if u.release {
+		u.next.writer = ""
+	}
+	u.err = s.link.moveWatermark(st.Book, &u.old, &u.next)
+	if ldap.IsErrorWithCode(u.err, ldap.LDAPResultNoSuchAttribute) || ldap.IsErrorWithCode(u.err, ldap.LDAPResultNoSuchObject) {
+		u.err = errDeposed
+	} else if u.err != nil {
+		u.err = fmt.Errorf("writing the watermark: %w", u.err)
+	}
+	return u
+}
+
+// spoken takes in how the writing of the watermark ended.
+func (s *session) spoken(ctx context.Context, u utterance) error {
+	s.speaking = false
+	if u.err != nil {
+		return u.err
+	}
+	if u.unsigned != nil {
 		// A token that is away for a moment must not hold changes up; only the watermark stays where it is.
 		s.hush = time.Now().Add(time.Second)
-		s.trouble(stateMute, err)
+		s.trouble(stateMute, u.unsigned)
 		return nil
 	}
-	next := watermark{position: position{st.Epoch, st.Seq}, fence: s.mark.fence, writer: s.id, note: string(signed)}
-	if release {
-		next.writer = ""
-	}
-	err = s.link.moveWatermark(st.Book, &s.mark, &next)
-	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchAttribute) || ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
-		return errDeposed
-	}
-	if err != nil {
-		return fmt.Errorf("writing the watermark: %w", err)
-	}
-	s.mark, s.last, s.spoke = next, next.note, time.Now()
-	unknown, err := s.unknown(ctx)
+	st := &u.statement
+	s.reached = u.next.position
+	s.mark, s.last, s.spoke, s.complete = u.next, u.next.note, time.Now(), !st.Digest.IsZero()
+	unknown, err := s.unknown(ctx, u.idle)
 	if err != nil {
 		return fmt.Errorf("counting what nobody brought back: %w", err)
 	}
@@ -427,7 +481,7 @@ func (s *session) speak(ctx context.Context, release bool) error {
 		switch {
 		case len(s.sched.parked) > 0:
 			d.State = stateRefuses
-		case s.complete && s.sched.idle():
+		case s.complete && u.idle:
 			d.State, d.LastError = stateInStep, ""
 		default:
 			d.State = stateCatchingUp
@@ -438,8 +492,8 @@ func (s *session) speak(ctx context.Context, release bool) error {
 
 // unknown counts the entries of stretches of the book that a restore cut off. Those that were brought back have been written again by the
 // time the session is in step for the first time, which is when it counts.
-func (s *session) unknown(ctx context.Context) (n int64, err error) {
-	if s.counted || !s.sched.idle() || !s.complete {
+func (s *session) unknown(ctx context.Context, idle bool) (n int64, err error) {
+	if s.counted || !idle || !s.complete {
 		return s.unknowns, nil
 	}
 	stretches, err := s.p.stretches(ctx, s.dir.Name)

@@ -37,7 +37,8 @@ var pki = sync.OnceValue(func() (p struct {
 	server, publisher *testpki.Leaf
 	key               crypto.Signer // signs statements
 }) {
-	p.World = testpki.Must(testpki.New(testpki.Config{}))
+	// Nobody listens at port 1, and no name server is waited for to say so.
+	p.World = testpki.Must(testpki.New(testpki.Config{BaseURL: "http://127.0.0.1:1"}))
 	p.server = testpki.Must(p.Server("ldap.services.card.example"))
 	p.publisher = testpki.Must(p.Client("publisher", ""))
 	p.key = testpki.Must(testpki.Key())
@@ -332,7 +333,11 @@ func publish(t testing.TB, b *book, node string, dirs ...ldapsync.Directory) *pu
 
 func publishWith(t testing.TB, b *book, node string, key crypto.Signer, dirs ...ldapsync.Directory) *publisher {
 	t.Helper()
-	p := newPublisherWith(t, b, node, key, dirs...)
+	return run(t, newPublisherWith(t, b, node, key, dirs...))
+}
+
+func run(t testing.TB, p *ldapsync.Publisher) *publisher {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

@@ -21,7 +21,8 @@ const maxCRL = 256 << 20
 // CRLs tells the status from revocation lists (RFC 5280, Section 6.3.3). A list is
 // fetched again when it is older than MaxAge, and one that is still older then, or
 // past its nextUpdate, is refused; so is a delta list, one older than the one
-// before it, and one that does not cover the certificate.
+// before it, and one that does not cover the certificate. No delta is read: what is
+// told is as old as the full list, and MaxAge bounds that.
 type CRLs struct {
 	Lists  []Source
 	MaxAge time.Duration    // since thisUpdate; 0: until nextUpdate
@@ -116,6 +117,9 @@ func (l *list) fetch(ctx context.Context, client *http.Client, issuer []byte) er
 	}
 	if head.Base != nil {
 		return errors.New("it is a delta list: configure the full one")
+	}
+	if head.Number == nil {
+		return errors.New("it has no number, so nobody could tell whether it was rolled back")
 	}
 	if l.head != nil && head.Number.Cmp(l.head.Number) < 0 {
 		return fmt.Errorf("it has number %v and an earlier one had %v: it was rolled back", head.Number, l.head.Number)

@@ -30,6 +30,8 @@ type Directory struct {
 	Alarms     int64     `json:"alarms" doc:"times that its alarm bound was missed since the node started"`
 	LastError  string    `json:"lastError,omitempty" doc:"what went wrong last"`
 	ErrorTime  time.Time `json:"errorTime,omitzero" doc:"when it did"`
+	Notice     string    `json:"notice,omitempty" doc:"what was last found out about it: it was put back to an older state, somebody else wrote there, another node published there before"`
+	NoticeTime time.Time `json:"noticeTime,omitzero" doc:"when it was"`
 }
 
 // DirectoryDiff is how a directory differs from the book, and what a repair did

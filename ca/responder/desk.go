@@ -28,6 +28,9 @@ const (
 	// waitingAtOnce is how many wait for the token; it signs so many in a fraction of
 	// the patience of a client. Whoever comes while they wait is told to try later.
 	waitingAtOnce = 1024
+	// linger is how long one who signs stays for the next response: the stack of a
+	// new goroutine grows several times over before it can check a signature.
+	linger = time.Second
 )
 
 var (
@@ -36,7 +39,7 @@ var (
 )
 
 // desk is where responses wait to be signed. Those who sign come when there is work and
-// stay while there is, so that a busy responder starts no goroutine for an answer.
+// stay a while after it, so that a busy responder starts no goroutine for an answer.
 type desk struct {
 	waiting chan *signed
 	at      atomic.Int32 // how many sign
@@ -66,13 +69,22 @@ func (d *desk) sit() bool {
 	return false
 }
 
-// work signs until nothing waits.
+// work signs until nothing has come for a while.
 func (d *desk) work() {
+	idle := time.NewTimer(linger)
+	defer idle.Stop()
 	for {
 		select {
 		case v := <-d.waiting:
 			d.sign(v)
+			continue
 		default:
+		}
+		idle.Reset(linger)
+		select {
+		case v := <-d.waiting:
+			d.sign(v)
+		case <-idle.C:
 			// What was put while the places were taken is seen here, and what is put
 			// from now on finds a place.
 			d.at.Add(-1)

@@ -22,7 +22,7 @@ func (g *globals) sure(cmd *cobra.Command, act, word string) error {
 	}
 	in := cmd.InOrStdin()
 	if f, ok := in.(*os.File); ok && !term.IsTerminal(int(f.Fd())) {
-		return usagef("add --yes if it is meant", "%s needs a yes, and there is no terminal to ask at", act)
+		return usagef("add --yes if it is meant", "%s: this needs a yes, and there is no terminal to ask at", act)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), g.say("%s. Type %q to go on: "), act, word)
 	line, err := bufio.NewReader(in).ReadString('\n')

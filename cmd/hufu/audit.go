@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,11 +27,13 @@ func newAuditLog(g *globals) *cobra.Command {
 	var after uint64
 	var limit int
 	var kind string
-	c := &cobra.Command{Use: "log", Short: "Read the journal", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "log", Short: "Read the journal", Args: cobra.NoArgs,
+		Long: "Read the journal. The kinds of events are:\n\n" + columned(eventKinds)}
 	c.Flags().Uint64Var(&after, "after", 0, "begin after this event")
-	c.Flags().StringVar(&kind, "kind", "", "only events of this kind")
+	c.Flags().StringVar(&kind, "kind", "", "only events of this `kind`")
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many; 0 = all")
-	c.RunE = g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, _ []string) error {
+	c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(eventKinds, cobra.ShellCompDirectiveNoFileComp))
+	read := g.asClient(func(ctx context.Context, cmd *cobra.Command, cl *client.Client, _ []string) error {
 		rows := []*client.Event{}
 		t := &table{heads: []string{"event", "time", "kind", "CA", "serial", "actor", "detail"}}
 		for e, err := range cl.Journal(ctx, after) {
@@ -47,6 +51,12 @@ func newAuditLog(g *globals) *cobra.Command {
 		}
 		return g.show(cmd, rows, t)
 	})
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if kind != "" && !slices.Contains(eventKinds, kind) {
+			return usagef("the kinds are: "+strings.Join(eventKinds, ", "), "there is no kind of event %s", kind)
+		}
+		return read(cmd, args)
+	}
 	return c
 }
 

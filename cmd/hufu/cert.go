@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -120,26 +124,52 @@ func withoutRoot(chain [][]byte) [][]byte {
 
 // readDER reads PEM of the given type, or DER; "-" is standard input.
 func readDER(cmd *cobra.Command, path, kind string) ([]byte, error) {
-	var raw []byte
-	var err error
-	if path == "-" {
-		raw, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
-	} else {
-		raw, err = os.ReadFile(path)
+	in := cmd.InOrStdin()
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, unread(path, err)
+		}
+		defer f.Close()
+		in = f
 	}
+	r := bufio.NewReader(in)
+	// What is neither DER nor text is not read to its end, which may be far.
+	first, err := r.Peek(256)
+	if err != nil && err != io.EOF {
+		return nil, unread(path, err)
+	}
+	if len(first) == 0 || first[0] != derSequence && bytes.IndexByte(first, 0) >= 0 {
+		return nil, neither(path)
+	}
+	raw, err := io.ReadAll(r)
 	if err != nil {
-		return nil, usagef("", "reading %s: %v", path, err)
+		return nil, unread(path, err)
 	}
 	if block, _ := pem.Decode(raw); block != nil {
 		if block.Type != kind && block.Type != "NEW "+kind {
-			return nil, usagef("", "%s holds a %s, not a %s", path, strings.ToLower(block.Type), strings.ToLower(kind))
+			return nil, usagef("", "%s holds PEM of the type %s, and %s is wanted", path, block.Type, kind)
 		}
 		return block.Bytes, nil
 	}
-	if len(raw) == 0 || raw[0] != 0x30 {
-		return nil, usagef("give PEM or DER", "%s holds neither PEM nor DER", path)
+	if raw[0] != derSequence {
+		return nil, neither(path)
 	}
 	return raw, nil
+}
+
+const derSequence = 0x30 // what every object here begins with in DER
+
+func neither(path string) error {
+	return usagef("give PEM or DER", "%s holds neither PEM nor DER", path)
+}
+
+// unread says why a file that was named cannot be read.
+func unread(path string, err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		err = p.Err // without the path, which stands there already
+	}
+	return usagef("name a file that is there and that you may read, or - for standard input", "reading %s: %v", path, err)
 }
 
 var certHeads = []string{"serial", "CA", "profile", "state", "name", "expires"}

@@ -21,6 +21,9 @@ import (
 func (g *globals) daemonOrBook(cmd *cobra.Command, viaNode func(context.Context, *client.Client) error, viaBook func(context.Context, *store.Book) error) error {
 	ctx := cmd.Context()
 	conf, confErr := loadConfig(g.config)
+	if confErr != nil && cmd.Flags().Changed("config") {
+		return confErr // a node that answers is no answer for a file that was named
+	}
 	if _, err := os.Stat(g.client); err == nil {
 		err := g.asClient(func(ctx context.Context, _ *cobra.Command, c *client.Client, _ []string) error {
 			return viaNode(ctx, c)
@@ -81,6 +84,11 @@ func newBackupCommand(g *globals) *cobra.Command {
 		Short: "Write a consistent snapshot of the book; through the running node, or from the book itself where none runs",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Renaming replaces what is there, and that could be the book of a node
+			// that runs: it would go on in a file without a name.
+			if _, err := os.Lstat(args[0]); err == nil {
+				return &hinted{err: fmt.Errorf("%s exists already, and a backup replaces nothing", args[0]), hint: "name a new file, or move the old one away", code: exitConflict}
+			}
 			// Written beside its place and renamed, so that FILE is a whole backup
 			// or is not there.
 			f, err := os.CreateTemp(filepath.Dir(args[0]), ".backup-*")

@@ -62,7 +62,7 @@ type CAConfig struct {
 	Key  string `yaml:"key"`
 
 	CRLShards uint16 `yaml:"crl_shards"`
-	CRLDeltas bool   `yaml:"crl_deltas"`
+	CRLDeltas *bool  `yaml:"crl_deltas"` // nil = true
 }
 
 type APIConfig struct {
@@ -164,7 +164,7 @@ func (c *Config) defaults() {
 		c.CRL.Valid = 24 * time.Hour
 	}
 	if c.CRL.Full == 0 {
-		c.CRL.Full = max(c.CRL.Every, min(time.Hour, c.CRL.Valid/2))
+		c.CRL.Full = c.CRL.Every
 	}
 	if c.Ops.Listen == "" {
 		c.Ops.Listen = "127.0.0.1:8081"

@@ -80,6 +80,9 @@ are judged. Without --ca no node is asked.
 type judgedCRLs struct {
 	Lists   []judgedCRL       `json:"lists"`
 	Changes []crlcheck.Change `json:"changes,omitempty"`
+	Same    bool              `json:"same,omitempty"` // both lists that were named are one
+	issuer  string            // the file that --issuer names
+	step    bool              // the step between two lists has a fault
 }
 
 // judgedCRL is what was found of one list, or of one with its delta.
@@ -143,6 +146,7 @@ func (j *judgedCRLs) alone(cmd *cobra.Command, o *crlCheckOptions, args []string
 		if check.Issuer, err = x509.ParseCertificate(raw); err != nil {
 			return usagef("give the CA's certificate in PEM or DER", "%s: %v", o.issuer, err)
 		}
+		j.issuer = o.issuer
 	}
 	lists, err := readLists(cmd, args)
 	if err != nil {
@@ -175,8 +179,9 @@ func (j *judgedCRLs) judge(places []string, lists []*crlcheck.List, check crlche
 		changes, _ := lists[0].Compare(sum, nil)
 		j.Changes, newest = changes, sum
 	} else if len(lists) == 2 {
-		name = places[1]
+		name, j.Same = places[1], lists[0].Same(newest)
 		j.Changes, faults = lists[0].Compare(newest, notAfter)
+		j.step = len(faults) > 0
 	}
 	r, err := newest.Check(check)
 	if err != nil {
@@ -334,6 +339,9 @@ func (g *globals) showJudged(cmd *cobra.Command, j *judgedCRLs) error {
 		return err
 	}
 	if g.output == "table" {
+		if j.Same {
+			g.tell(cmd.OutOrStdout(), "both are the same list")
+		}
 		for _, c := range j.Changes {
 			g.tell(cmd.OutOrStdout(), "%s %s: reason %s → %s", c.What, c.Serial, reasonText(c.From), reasonText(c.To))
 		}
@@ -344,9 +352,26 @@ func (g *globals) showJudged(cmd *cobra.Command, j *judgedCRLs) error {
 		}
 	}
 	if faults > 0 {
-		return damagedf("publish the lists anew with hufu crl publish, and keep what was found as evidence", "the lists have %d faults", faults)
+		return damagedf(j.remedy(), "the lists have %d faults", faults)
 	}
 	return nil
+}
+
+// remedy fits what was found: only some faults are mended by publishing anew.
+func (j *judgedCRLs) remedy() string {
+	if j.issuer != "" {
+		for _, l := range j.Lists {
+			for _, f := range l.Faults {
+				if f.Kind == crlcheck.KindSignature {
+					return "the CA of " + j.issuer + " did not make this list: give --issuer the certificate of the CA that did"
+				}
+			}
+		}
+	}
+	if j.step {
+		return "name the older list first; if it is, keep both as evidence"
+	}
+	return "publish the lists anew with hufu crl publish, and keep what was found as evidence"
 }
 
 func reasonText(reason int) string {

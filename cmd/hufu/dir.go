@@ -27,9 +27,13 @@ func newDirStatus(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{heads: []string{"directory", "state", "in time", "epoch", "watermark", "lag", "seconds", "last error"}}
+			t := &table{heads: []string{"directory", "state", "in time", "epoch", "watermark", "lag", "seconds", "last error", "notice"}}
 			for _, d := range dirs {
-				t.add(d.Name, g.filling(&d), g.lateness(&d), num(d.Epoch), num(d.Watermark), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError)
+				notice := d.Notice
+				if notice != "" {
+					notice = when(d.NoticeTime) + " " + notice
+				}
+				t.add(d.Name, g.filling(&d), g.lateness(&d), num(d.Epoch), num(d.Watermark), num(d.LagChanges), fmt.Sprintf("%.3f", d.LagSeconds), d.LastError, notice)
 			}
 			return g.show(cmd, dirs, t)
 		})}
@@ -70,11 +74,8 @@ of 65,536 buckets are compared, and the entries of those that differ:
 			if err != nil {
 				return err
 			}
-			d, err := g.directoryDiff(ctx, cmd, cl, j)
+			d, err := g.found(ctx, cmd, cl, j)
 			if err != nil {
-				return err
-			}
-			if err := g.showDiff(cmd, d); err != nil {
 				return err
 			}
 			if n := d.Wrong(); n > 0 {
@@ -101,11 +102,8 @@ alone. The repair is counted, and the journal tells who did it.`,
 			if err != nil {
 				return err
 			}
-			d, err := g.directoryDiff(ctx, cmd, cl, j)
+			d, err := g.found(ctx, cmd, cl, j)
 			if err != nil {
-				return err
-			}
-			if err := g.showDiff(cmd, d); err != nil {
 				return err
 			}
 			if d.Left > 0 {
@@ -116,8 +114,8 @@ alone. The repair is counted, and the journal tells who did it.`,
 	}
 }
 
-// directoryDiff waits for a comparison or a repair, and returns what it found.
-func (g *globals) directoryDiff(ctx context.Context, cmd *cobra.Command, cl *client.Client, j *client.Job) (*client.DirectoryDiff, error) {
+// found waits for a comparison or a repair, and shows what it found.
+func (g *globals) found(ctx context.Context, cmd *cobra.Command, cl *client.Client, j *client.Job) (*client.DirectoryDiff, error) {
 	j, err := g.watch(ctx, cmd, cl, j.ID)
 	if err != nil && j != nil && j.State == "failed" {
 		return nil, &hinted{err: err, hint: "hufu dir status tells how the directory is", code: exitUnready}
@@ -125,7 +123,11 @@ func (g *globals) directoryDiff(ctx context.Context, cmd *cobra.Command, cl *cli
 	if err != nil {
 		return nil, err
 	}
-	return cl.DirectoryDiff(ctx, j.ID)
+	d, err := cl.DirectoryDiff(ctx, j.ID)
+	if err != nil {
+		return nil, err
+	}
+	return d, g.showDiff(cmd, d)
 }
 
 func (g *globals) showDiff(cmd *cobra.Command, d *client.DirectoryDiff) error {
@@ -177,7 +179,7 @@ says are asked again, until they do.`,
 			return err
 		}
 		if !r.Everywhere {
-			return damagedf("hufu dir status tells why; with --wait it is asked again", "the status of %s is not served everywhere", r.Serial)
+			return damagedf("hufu dir status tells which directory is behind, hufu dir diff DIR whether somebody else changed it; with --wait it is asked again", "the status of %s is not served everywhere", r.Serial)
 		}
 		return nil
 	})

@@ -16,11 +16,11 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	root := newRootCommand()
+	cmd := newRootCommand()
 	err := keepMemory()
 	if err == nil {
-		err = root.ExecuteContext(ctx)
+		cmd, err = cmd.ExecuteContextC(ctx)
 	}
 	stop()
-	os.Exit(report(root, err))
+	os.Exit(report(cmd, err))
 }

@@ -148,7 +148,7 @@ func (n *node) issuer(ctx context.Context, c *store.CA) (*issuance.Issuer, error
 	cfg := issuance.Config{CA: *c, Key: key, Domain: n.conf.Domain, BaseURL: n.conf.Publish.URL}
 	for _, a := range n.conf.CAs {
 		if a.ID == c.Line {
-			cfg.Shards, cfg.Deltas = a.CRLShards, a.CRLDeltas
+			cfg.Shards, cfg.Deltas = a.CRLShards, a.CRLDeltas == nil || *a.CRLDeltas
 		}
 	}
 	i, err := issuance.NewIssuer(cfg)

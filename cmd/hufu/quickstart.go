@@ -27,12 +27,15 @@ func newQuickstartCommand(g *globals) *cobra.Command {
 	o := &quickstartOptions{}
 	c := &cobra.Command{
 		Use:   "quickstart [DIR]",
-		Short: "Set up a whole world on this machine and leave it running: root, CAs, two directories, readers",
+		Short: "Set up a whole world on this machine and leave it running: root, CAs, directories, readers",
 		Long: `Set up a whole world below DIR (default hufu-quickstart): a root ceremony on a
-SoftHSM token of its own, four working CAs in another, a node with two slapd
-directories, officers, and reader pairs. Every step is a command that you could
-have typed; each is shown. The world is left running in the background:
-hufu quickstart --stop DIR ends it.
+SoftHSM token of its own, four working CAs in another, a node with slapd
+directories (two, or as many as --directories says), officers, and reader pairs.
+Every step is a command that you could have typed; each is shown. The world is
+left running in the background: hufu quickstart --stop DIR ends it.
+
+A directory is ended with kill $(cat DIR/ldap-one/slapd.pid), to see what the node
+does without it, and is started again with sh DIR/ldap-one/start.
 
 It needs softhsm2, slapd and openssl (Debian packages of these names) and no
 rights of root. Its tokens and keys are for trying things out only.`,

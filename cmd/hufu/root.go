@@ -82,7 +82,7 @@ Exit codes:
 	f.StringVarP(&g.config, "config", "c", "hufu.yaml", "the node's configuration `file`")
 	f.StringVar(&g.client, "client", defaultClientFile(), "the client's configuration `file` (or $HUFU_CLIENT)")
 	f.StringVarP(&g.output, "output", "o", "table", "output `form`: table, json or yaml")
-	f.StringVar(&g.lang, "lang", defaultLanguage(), "output `language`: en or zh")
+	f.StringVar(&g.lang, "lang", defaultLanguage(), "output `language`: en or zh; reasons of errors stay English")
 	f.BoolVarP(&g.yes, "yes", "y", false, "do not ask before a dangerous act")
 	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.RegisterFlagCompletionFunc("lang", cobra.FixedCompletions([]string{"en", "zh"}, cobra.ShellCompDirectiveNoFileComp))
@@ -133,22 +133,25 @@ func defaultLanguage() string {
 	return "en"
 }
 
-// report turns an error into text and an exit code. It is the one place that
+// report turns the error of cmd into text and an exit code. It is the one place that
 // does: every other function returns what happened.
-func report(root *cobra.Command, err error) int {
+func report(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	w := root.ErrOrStderr()
-	fmt.Fprintf(w, "hufu: error: %v\n", err)
-	hint, code := remedy(err)
-	for line := range strings.Lines(hint) {
-		fmt.Fprintf(w, "hufu: hint: %s\n", strings.TrimRight(line, "\n"))
+	w, g := cmd.ErrOrStderr(), &globals{}
+	if lang := cmd.Root().PersistentFlags().Lookup("lang"); lang != nil {
+		g.lang = lang.Value.String()
+	}
+	g.tell(w, "hufu: error: %v", err)
+	hint, code := remedy(cmd, err)
+	for line := range strings.Lines(g.say(hint)) {
+		g.tell(w, "hufu: hint: %s", strings.TrimRight(line, "\n"))
 	}
 	return code
 }
 
-func remedy(err error) (hint string, code int) {
+func remedy(cmd *cobra.Command, err error) (hint string, code int) {
 	var h *hinted
 	if errors.As(err, &h) {
 		return h.hint, h.code
@@ -171,7 +174,7 @@ func remedy(err error) (hint string, code int) {
 	}
 	if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "unknown flag") ||
 		strings.HasPrefix(err.Error(), "unknown shorthand") || strings.Contains(err.Error(), "arg(s)") || strings.Contains(err.Error(), "required flag") {
-		return "see hufu --help", exitUsage
+		return "see " + cmd.CommandPath() + " --help", exitUsage
 	}
 	return "", exitError
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"sealed": sealed,
 			"world":  quickWorld,
 			"rack":   readerRack,
+			"fetch":  fetch,
 		},
 	})
 }
@@ -84,6 +88,21 @@ func quickWorld(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	})
 	ts.Check(ts.Exec("hufu", append([]string{"quickstart", "w"}, args...)...))
+}
+
+// fetch keeps what the world publishes: fetch PATH FILE.
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	var world struct{ Publish string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("w/world.json")), &world))
+	resp, err := http.Get(world.Publish + args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if resp.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s", args[0], resp.Status)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
 }
 
 // TestExampleConfiguration: the manual is a configuration that works.

@@ -215,6 +215,9 @@ func (w *world) directories(ctx context.Context) error {
 		if err := w.note("slapd-"+name, s.Pid()); err != nil {
 			return err
 		}
+		if err := os.WriteFile(w.path("ldap-"+name, "start"), w.starter(name, s), 0o700); err != nil {
+			return err
+		}
 		w.say("   directory %s: %s", name, s.URL())
 		w.ldap = append(w.ldap, s.URL())
 		servers = append(servers, s)
@@ -227,6 +230,23 @@ func (w *world) directories(ctx context.Context) error {
 		return err
 	}
 	return w.config(home, servers)
+}
+
+// starter is a script that starts a directory again which was ended, and notes it
+// for stopWorld as note does.
+func (w *world) starter(name string, s *slapd.Server) []byte {
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+	return fmt.Appendf(nil, `#!/bin/sh
+# Starts this directory again after it ended, on the same ports and with what it
+# holds; hufu quickstart --stop ends it with the rest.
+cd %s || exit 1
+if kill -0 "$(cat slapd.pid 2>/dev/null)" 2>/dev/null; then
+    echo "it runs already, as process $(cat slapd.pid)" >&2
+    exit 1
+fi
+LDAPNOINIT=1 setsid /usr/sbin/slapd -d none -f slapd.conf -h '%s %s' >>slapd.log 2>&1 </dev/null &
+echo "slapd-%s $! $(sed 's/.*) //' /proc/$!/stat | cut -d ' ' -f 20)" >>../running
+`, quote(w.path("ldap-"+name)), s.URL(), s.SecureURL(), name)
 }
 
 // certificates keeps the certificates of a PEM file, and leaves its key out.
@@ -469,15 +489,19 @@ func (w *world) farewell() error {
 		hufu = "hufu"
 	}
 	o := w.path("officers")
-	for _, line := range []string{
+	lines := []string{
 		"export HUFU_CLIENT=" + filepath.Join(o, "operator.yaml"),
 		hufu + " reader list --limit 5",
 		hufu + " reader suspend 000001 && " + hufu + " dir status",
 		hufu + " cert list --state on-hold",
 		hufu + " --lang zh reader show 000001",
 		hufu + " audit log --kind held --client " + filepath.Join(o, "auditor.yaml"),
-		hufu + " quickstart --stop " + w.dir,
-	} {
+	}
+	if len(w.dirs) > 0 {
+		start := w.path("ldap-"+w.dirs[0], "start")
+		lines = append(lines, "kill $(cat "+w.path("ldap-"+w.dirs[0], "slapd.pid")+"); "+hufu+" dir status; sh "+start)
+	}
+	for _, line := range append(lines, hufu+" quickstart --stop "+w.dir) {
 		fmt.Fprintf(w.cmd.OutOrStdout(), "  %s\n", line)
 	}
 	return nil

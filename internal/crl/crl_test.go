@@ -390,6 +390,7 @@ func TestParsingRefused(t *testing.T) {
 		"fraction":               replace(hex.EncodeToString([]byte("991231235959Z")), hex.EncodeToString([]byte("9912312359.5Z"))),
 		"for some reasons only":  replace("8101ff", "8301ff"),
 		"indirect":               replace("8101ff", "8401ff"),
+		"a place without a URI":  replace("8626687474", "8226687474"),
 		"critical and not known": replace("0603551d1c0101ff", "0603551d630101ff"),
 	} {
 		if l, _, err := parsed(bytes.NewReader(der)); err == nil {

@@ -297,7 +297,8 @@ func readPoint(value cryptobyte.String) (*Point, bool) {
 	var p Point
 	if present {
 		var ok bool
-		if p.URIs, ok = readPointName(name); !ok {
+		// A place without any URI would look like none, and the list like the whole CA's.
+		if p.URIs, ok = readPointName(name); !ok || p.URIs == nil {
 			return nil, false
 		}
 	}

@@ -66,6 +66,8 @@ func (l *List) Check(c Check) (*Report, error) {
 			add(KindSignature, "it is the list of another issuer")
 		case err != nil:
 			add(KindSignature, err.Error())
+		case of.SignatureAlgorithm == x509.SHA1WithRSA || of.SignatureAlgorithm == x509.ECDSAWithSHA1: // crypto/x509 takes these for lists
+			add(KindSignature, "it was signed with SHA-1")
 		}
 	}
 	if !c.Now.IsZero() {
@@ -146,8 +148,12 @@ type Change struct {
 // Compare returns what changed from l to a newer full list of the same scope, by
 // serial number, and what is wrong with the step. notAfter, which may be nil, tells
 // when a certificate ends: an entry may leave only after it stood on a list made
-// past that end, unless it was a hold (RFC 5280, Section 3.3).
+// past that end, unless it was a hold (RFC 5280, Section 3.3). A list that is
+// compared with itself has no changes and no faults.
 func (l *List) Compare(newer *List, notAfter func(Serial) (time.Time, bool)) ([]Change, []Fault) {
+	if l.Same(newer) {
+		return nil, nil
+	}
 	var changes []Change
 	var faults []Fault
 	switch {
@@ -183,6 +189,9 @@ func (l *List) Compare(newer *List, notAfter func(Serial) (time.Time, bool)) ([]
 	slices.SortStableFunc(faults, func(a, b Fault) int { return strings.Compare(a.Serial, b.Serial) })
 	return changes, faults
 }
+
+// Same says whether another list is this one, octet by octet.
+func (l *List) Same(other *List) bool { return bytes.Equal(l.Raw, other.Raw) }
 
 // hold is the reason that can be lifted (RFC 5280, Section 5.3.1).
 const hold = 6

@@ -2,6 +2,9 @@ package crlcheck_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"iter"
@@ -121,6 +124,15 @@ func TestCheck(t *testing.T) {
 	bad[bytes.Index(bad, []byte{2, 2, 1, 1})+3] ^= 2
 	if r, err := parse(t, bad).Check(crlcheck.Check{Issuer: issuer("services")}); err != nil || len(r.Faults) != 1 || r.Faults[0].Kind != crlcheck.KindSignature {
 		t.Errorf("a changed list: %+v, %v", r, err)
+	}
+	ca := issuer("services")
+	weak, key := *ca, testpki.Must(ecdsa.GenerateKey(elliptic.P256(), crand.Reader))
+	weak.PublicKey, weak.PublicKeyAlgorithm = key.Public(), x509.ECDSA
+	old := testpki.Must(x509.CreateRevocationList(crand.Reader, &x509.RevocationList{
+		SignatureAlgorithm: x509.ECDSAWithSHA1, Number: big.NewInt(10), ThisUpdate: at, NextUpdate: at.Add(time.Hour),
+	}, &weak, key))
+	if r, err := parse(t, old).Check(crlcheck.Check{Issuer: &weak}); err != nil || len(r.Faults) != 1 || r.Faults[0].Kind != crlcheck.KindSignature {
+		t.Errorf("a list signed with SHA-1: %+v, %v", r, err)
 	}
 	broken := fmt.Errorf("broken")
 	if _, err := parse(t, bad).Check(crlcheck.Check{Book: func(yield func(crlcheck.Status, error) bool) { yield(crlcheck.Status{}, broken) }}); err == nil {
@@ -276,4 +288,18 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%d entries and %d, base %v and %v", n, len(l.Entries), theirs.Base, l.Base)
 		}
 	})
+}
+
+// TestSameList: a list does not follow itself, and that is no fault.
+func TestSameList(t *testing.T) {
+	der := signed(t, "330100", nil, entry(1, 1))
+	one, again := parse(t, der), parse(t, der)
+	if changes, faults := one.Compare(again, nil); changes != nil || faults != nil || !one.Same(again) {
+		t.Errorf("%v, %v of a list and itself", changes, faults)
+	}
+	// Another list of the same number is another matter.
+	other := parse(t, signed(t, "330100", nil, entry(1, 1), entry(2, 1)))
+	if _, faults := one.Compare(other, nil); one.Same(other) || len(faults) != 1 || faults[0].Kind != crlcheck.KindNumber {
+		t.Errorf("faults of two lists with one number: %v", faults)
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"hufu/internal/child"
@@ -89,6 +90,21 @@ func (s *Server) Stop() error {
 
 // Kill ends the process with SIGKILL and waits for it.
 func (s *Server) Kill() error { return s.end((*child.Process).Kill) }
+
+// Pause stops the process with SIGSTOP: its connections stay open and nothing is answered until Resume.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return errors.New("sending a signal to a 389 Directory Server: it does not run")
+	}
+	return s.process.Signal(sig)
+}
 
 func (s *Server) end(how func(*child.Process) error) error {
 	s.mu.Lock()

@@ -273,12 +273,12 @@ func (r *Response) delegate(ca *x509.Certificate, now time.Time) (*x509.Certific
 			return nil, errors.New("the responder's certificate was not issued by the CA itself")
 		case !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
 			return nil, errors.New("the responder's certificate is not for OCSP signing")
-		case cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		case has(cert, oid.ExtKeyUsage) && cert.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 			return nil, errors.New("the responder's key may not sign")
 		case now.Before(cert.NotBefore) || now.After(cert.NotAfter):
 			return nil, fmt.Errorf("the responder's certificate is valid from %s to %s, not at %s",
 				cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
-		case !noCheck(cert):
+		case !has(cert, oid.OCSPNoCheck):
 			// Looking its status up would lead back to the same responder.
 			return nil, errors.New("the responder's certificate lacks id-pkix-ocsp-nocheck")
 		case len(cert.UnhandledCriticalExtensions) > 0:
@@ -289,9 +289,10 @@ func (r *Response) delegate(ca *x509.Certificate, now time.Time) (*x509.Certific
 	return nil, errors.New("signed neither by the CA nor by a responder whose certificate is with the response")
 }
 
-func noCheck(cert *x509.Certificate) bool {
+// has reports whether a certificate has an extension, whatever it holds.
+func has(cert *x509.Certificate, id asn1.ObjectIdentifier) bool {
 	for _, ext := range cert.Extensions {
-		if ext.Id.Equal(oid.OCSPNoCheck) {
+		if ext.Id.Equal(id) {
 			return true
 		}
 	}

@@ -354,14 +354,18 @@ func TestSignatureRefused(t *testing.T) {
 	i := bytes.Index(changed, d.Responses[0].ID.Serial)
 	changed[i] ^= 1
 	for name, der := range map[string][]byte{
-		"another CA":            respond(t, d, other.ca, other.caKey),
-		"another CA's own":      respond(t, d, other.responder, other.responderKey, other.responder),
-		"no certificate":        respond(t, d, w.responder, w.responderKey),
-		"wrong key":             respond(t, d, w.responder, w.caKey, w.responder),
-		"below a sub CA":        respond(t, d, indirect, w.responderKey, indirect, subCA),
-		"without the EKU":       variant(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
-		"anyExtendedKeyUsage":   variant(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }),
-		"without nocheck":       variant(func(c *x509.Certificate) { c.ExtraExtensions = nil }),
+		"another CA":          respond(t, d, other.ca, other.caKey),
+		"another CA's own":    respond(t, d, other.responder, other.responderKey, other.responder),
+		"no certificate":      respond(t, d, w.responder, w.responderKey),
+		"wrong key":           respond(t, d, w.responder, w.caKey, w.responder),
+		"below a sub CA":      respond(t, d, indirect, w.responderKey, indirect, subCA),
+		"without the EKU":     variant(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
+		"anyExtendedKeyUsage": variant(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }),
+		"without nocheck":     variant(func(c *x509.Certificate) { c.ExtraExtensions = nil }),
+		"key for nothing": variant(func(c *x509.Certificate) {
+			c.KeyUsage = 0
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oid.ExtKeyUsage, Critical: true, Value: []byte{3, 1, 0}})
+		}),
 		"key for agreement":     variant(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }),
 		"expired":               variant(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now().Add(-2*time.Hour), now().Add(-time.Hour) }),
 		"not yet valid":         variant(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now().Add(time.Hour), now().Add(2*time.Hour) }),

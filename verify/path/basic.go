@@ -34,6 +34,7 @@ func (j *judge) basic(path []*cert, policies []string) ([]string, *Fault) {
 	if f := s.enter(j, path[0]); f != nil {
 		return nil, f
 	}
+	policies = acceptable(path[0], policies)
 	for i, c := range path[1:] {
 		last := i+1 == n
 		if f := j.sound(c); f != nil {
@@ -75,7 +76,28 @@ func (s *state) enter(j *judge, a *cert) *Fault {
 		s.maxPath = min(s.maxPath, a.pathLen)
 	}
 	s.fence.add(a.constraints)
+	narrow(&s.explicit, a.requireExplicit)
+	narrow(&s.mapping, a.inhibitMapping)
+	narrow(&s.anyLeft, a.inhibitAny)
 	return nil
+}
+
+// acceptable leaves of the user's policies those of the anchor (RFC 5937, Section
+// 3.2); nil is any, an empty list none.
+func acceptable(a *cert, policies []string) []string {
+	if !a.hasPolicies || slices.Contains(a.policies, anyPolicy) {
+		return policies
+	}
+	if policies == nil {
+		return a.policies
+	}
+	both := []string{}
+	for _, p := range policies {
+		if slices.Contains(a.policies, p) {
+			both = append(both, p)
+		}
+	}
+	return both
 }
 
 // sound is what holds for every certificate, whatever its place: it could be read,

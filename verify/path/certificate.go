@@ -76,7 +76,12 @@ var extensions = []struct {
 }{
 	{oid.ExtSubjectKeyID, (*cert).readKeyID},
 	{oid.ExtAuthorityKeyID, (*cert).readAuthorityKeyID},
-	{oid.ExtKeyUsage, func(c *cert, _ cryptobyte.String, _ bool) error { c.usage = true; return nil }},
+	{oid.ExtKeyUsage, func(c *cert, _ cryptobyte.String, _ bool) error {
+		if c.usage = true; c.x.KeyUsage == 0 {
+			return errors.New("no usage is set, against RFC 5280, Section 4.2.1.3")
+		}
+		return nil
+	}},
 	{oid.ExtBasicConstraints, (*cert).readBasicConstraints},
 	{oid.ExtSubjectAltName, func(c *cert, v cryptobyte.String, _ bool) (err error) {
 		c.names, err = readNames(v)
@@ -113,7 +118,7 @@ func parse(der []byte) (*cert, error) {
 	if len(der) > MaxCertificate {
 		return nil, fmt.Errorf("%d octets, at most %d are read", len(der), MaxCertificate)
 	}
-	x, err := x509.ParseCertificate(der)
+	x, err := readX509(der)
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +135,18 @@ func parse(der []byte) (*cert, error) {
 	if c.emails, err = dn.Emails(x.RawSubject); err != nil {
 		return nil, err
 	}
+	if len(c.issuer) == 0 {
+		return nil, errors.New("it names no issuer, against RFC 5280, Section 4.1.2.4")
+	}
 	c.subjectKey, c.issuerKey, c.selfIssued = c.subject.Key(), c.issuer.Key(), c.subject.Equal(c.issuer)
 	for _, e := range x.Extensions {
 		if err := c.readExtension(e.Id, e.Value, e.Critical); err != nil {
 			c.broken = fmt.Errorf("extension %v: %w", e.Id, err)
 			break
 		}
+	}
+	if c.broken == nil && len(c.subject) == 0 && len(c.names) == 0 {
+		c.broken = errors.New("it names nobody, neither as its subject nor by an alternative name")
 	}
 	return c, nil
 }
@@ -170,9 +181,10 @@ func (c *cert) readKeyID(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readAuthorityKeyID(v cryptobyte.String, _ bool) error {
-	var seq, id cryptobyte.String
+	var id cryptobyte.String
 	var present bool
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() || !seq.ReadOptionalASN1(&id, &present, asn1.Tag(0).ContextSpecific()) {
+	seq, ok := sequence(v)
+	if !ok || !seq.ReadOptionalASN1(&id, &present, asn1.Tag(0).ContextSpecific()) {
 		return errExtension
 	}
 	c.authorityKeyID = id
@@ -180,8 +192,8 @@ func (c *cert) readAuthorityKeyID(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readBasicConstraints(v cryptobyte.String, _ bool) error {
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() {
+	seq, ok := sequence(v)
+	if !ok {
 		return errExtension
 	}
 	c.basic = true
@@ -198,6 +210,12 @@ func (c *cert) readBasicConstraints(v cryptobyte.String, _ bool) error {
 	return nil
 }
 
+// sequence returns the contents of the one SEQUENCE that a value is.
+func sequence(v cryptobyte.String) (contents cryptobyte.String, ok bool) {
+	ok = v.ReadASN1(&contents, asn1.SEQUENCE) && v.Empty()
+	return contents, ok
+}
+
 // readSkip reads a number of certificates. Beyond any path, all are alike.
 func readSkip(s *cryptobyte.String, tag asn1.Tag) (int, error) {
 	var value cryptobyte.String
@@ -212,8 +230,8 @@ func readSkip(s *cryptobyte.String, tag asn1.Tag) (int, error) {
 }
 
 func readNames(v cryptobyte.String) ([]generalName, error) {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() {
+	list, ok := sequence(v)
+	if !ok {
 		return nil, errExtension
 	}
 	return parseGeneralNames(list)
@@ -226,8 +244,8 @@ var (
 )
 
 func (c *cert) readPolicies(v cryptobyte.String, critical bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	c.hasPolicies = true
@@ -264,8 +282,8 @@ func (c *cert) readPolicies(v cryptobyte.String, critical bool) error {
 }
 
 func (c *cert) readMappings(v cryptobyte.String, _ bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	for !list.Empty() {
@@ -283,8 +301,8 @@ func (c *cert) readMappings(v cryptobyte.String, _ bool) error {
 }
 
 func (c *cert) readPolicyConstraints(v cryptobyte.String, _ bool) (err error) {
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() || seq.Empty() {
+	seq, ok := sequence(v)
+	if !ok || seq.Empty() {
 		return errExtension
 	}
 	for i, n := range []*int{&c.requireExplicit, &c.inhibitMapping} {
@@ -301,8 +319,8 @@ func (c *cert) readPolicyConstraints(v cryptobyte.String, _ bool) (err error) {
 }
 
 func (c *cert) readEKU(v cryptobyte.String, _ bool) error {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return errExtension
 	}
 	c.hasEKU = true

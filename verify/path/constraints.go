@@ -16,8 +16,8 @@ type constraints struct {
 }
 
 func readConstraints(v cryptobyte.String) (*constraints, error) {
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() || seq.Empty() {
+	seq, ok := sequence(v)
+	if !ok || seq.Empty() {
 		return nil, errExtension
 	}
 	var c constraints

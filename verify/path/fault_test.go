@@ -19,13 +19,15 @@ import (
 	"hufu/verify/path"
 )
 
-// faults are chains with one fault planted in each, and the reason that must be
-// given.
-var faults = []struct {
+type fault struct {
 	name  string
 	want  string
 	plant func(*chain)
-}{
+}
+
+// common are chains with one fault planted in each, and the reason that must be
+// given.
+var common = []fault{
 	// Signatures, keys, times.
 	{"leaf's signature spoilt", path.Signature, func(c *chain) { c.spoil(leaf) }},
 	{"sub's signature spoilt", path.Signature, func(c *chain) { c.spoil(sub) }},

@@ -323,8 +323,11 @@ func integerDER(n int64) []byte {
 // tagged writes a short element by hand.
 func tagged(tag byte, contents ...[]byte) []byte {
 	all := bytes.Join(contents, nil)
-	if len(all) < 0x80 {
+	switch {
+	case len(all) < 0x80:
 		return append([]byte{tag, byte(len(all))}, all...)
+	case len(all) < 0x100:
+		return append([]byte{tag, 0x81, byte(len(all))}, all...)
 	}
 	return append([]byte{tag, 0x82, byte(len(all) >> 8), byte(len(all))}, all...)
 }
@@ -404,33 +407,11 @@ func (c *chain) policies(of map[int][]string) {
 // answer makes an OCSP answer of a CA about a certificate of it.
 func (c *chain) answer(ca int, serial int64, change func(*ocsp.ResponseData), signer *ecdsa.PrivateKey) {
 	c.late = append(c.late, func() {
-		issuer, err := ocsp.NewIssuer(c.part[ca].der)
-		if err != nil {
-			c.t.Fatal(err)
+		key := signer
+		if key == nil {
+			key = c.part[ca].key.(*ecdsa.PrivateKey)
 		}
-		hash, err := ocsp.KeyHash(c.part[ca].der)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		d := &ocsp.ResponseData{Responder: hash, ProducedAt: c.now, Responses: []ocsp.SingleResponse{{
-			ID: issuer.CertID(crypto.SHA256, big.NewInt(serial).Bytes()), ThisUpdate: c.now.Add(-time.Minute), NextUpdate: c.now.Add(time.Hour),
-		}}}
-		if change != nil {
-			change(d)
-		}
-		tbs, err := d.Marshal()
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		if signer == nil {
-			signer = c.part[ca].key.(*ecdsa.PrivateKey)
-		}
-		digest := sha256.Sum256(tbs)
-		signature, err := ecdsa.SignASN1(rand.Reader, signer, digest[:])
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		c.ocsp = append(c.ocsp, ocsp.Assemble(tbs, []byte("\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02"), signature))
+		c.ocsp = append(c.ocsp, c.answered(ca, serial, change, key))
 	})
 }
 

@@ -2,7 +2,7 @@ package path_test
 
 import (
 	"bytes"
-	"crypto/x509"
+	"encoding/asn1"
 	"io"
 	"testing"
 	"time"
@@ -76,7 +76,7 @@ func FuzzPath(f *testing.F) {
 		if !a.Valid {
 			return
 		}
-		if x, err := x509.ParseCertificate(target); err != nil || !genuine[string(x.RawTBSCertificate)] && string(x.RawTBSCertificate) != tbs(bad) {
+		if signed := tbs(target); signed == "" || !genuine[signed] && signed != tbs(bad) {
 			t.Fatalf("valid, and nobody signed it")
 		}
 		if !r.NoStatus && tbs(target) == tbs(bad) {
@@ -89,9 +89,9 @@ func FuzzPath(f *testing.F) {
 }
 
 func tbs(der []byte) string {
-	x, err := x509.ParseCertificate(der)
-	if err != nil {
-		return ""
+	var parts struct{ TBS, Algorithm, Signature asn1.RawValue }
+	if _, err := asn1.Unmarshal(der, &parts); err != nil {
+		return "" // crypto/x509 would not read every genuine one
 	}
-	return string(x.RawTBSCertificate)
+	return string(parts.TBS.FullBytes)
 }

@@ -12,12 +12,14 @@ import (
 	"hufu/verify/path"
 )
 
-// goods are chains that are valid, each with what is special about it.
-var goods = []struct {
+type good struct {
 	name  string
 	make  func(*chain)
 	lists bool // rests on lists that crypto/x509 does not know
-}{
+}
+
+// ordinary are chains that are valid, each with what is special about it.
+var ordinary = []good{
 	{"plain", func(c *chain) {}, false},
 	{"server of that name", func(c *chain) { c.req.Purpose, c.req.Name = "server", "WWW.forge.example" }, false},
 	{"no status asked", func(c *chain) { c.req.NoStatus = true; c.list = [3]*listForge{} }, false},

@@ -13,10 +13,10 @@ import (
 
 // pkits is NIST's Public Key Interoperability Test Suite: its certificates, and its
 // expectations as the Go project wrote them down (testdata/pkits.zip; works of the
-// United States Government, in the public domain). The lists are not in it.
+// United States Government, in the public domain). TestPKITSLists has the lists.
 type pkits struct {
 	Name                        string
-	CertPath                    []string
+	CertPath, CRLPath           []string
 	ShouldValidate              bool
 	InitialPolicySet            []string
 	InitialPolicyMappingInhibit bool

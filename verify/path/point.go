@@ -57,8 +57,8 @@ type scope struct {
 }
 
 func readPoints(v cryptobyte.String) ([]point, error) {
-	var list cryptobyte.String
-	if !v.ReadASN1(&list, asn1.SEQUENCE) || !v.Empty() || list.Empty() {
+	list, ok := sequence(v)
+	if !ok || list.Empty() {
 		return nil, errExtension
 	}
 	var all []point
@@ -151,9 +151,8 @@ func readScope(der []byte) (*scope, error) {
 	if der == nil {
 		return nil, nil
 	}
-	v := cryptobyte.String(der)
-	var seq cryptobyte.String
-	if !v.ReadASN1(&seq, asn1.SEQUENCE) || !v.Empty() {
+	seq, ok := sequence(der)
+	if !ok {
 		return nil, errExtension
 	}
 	var s scope

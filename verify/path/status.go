@@ -61,13 +61,16 @@ func (j *judge) cannotUse(format string, args ...any) {
 	}
 }
 
-// weakSigner refuses an answer that brings a certificate whose key would not be
-// accepted in a path.
+// weakSigner refuses an answer that brings a certificate that could not be read in a
+// path, or whose key would not be accepted there.
 func weakSigner(r *ocsp.Response) error {
 	for _, der := range r.Certificates {
 		c, err := parse(der)
 		if err != nil {
 			return err
+		}
+		if c.broken != nil {
+			return c.broken
 		}
 		if f := keyFault(c); f != nil {
 			return f
@@ -232,12 +235,14 @@ func (j *judge) askLists(f *finding, path, asking []*cert) {
 	var all reasons
 	asOf := j.now
 	for i, l := range usable {
-		if l.Base != nil || slices.ContainsFunc(usable[:i], func(o *list) bool { return o.Base == nil && o.same(l) && !l.newer(o) }) ||
-			slices.ContainsFunc(usable[i+1:], func(o *list) bool { return o.Base == nil && o.same(l) && o.newer(l) }) {
+		// Of the same scope, and signed with the same key: by (h) for deltas, and since
+		// another key of this name may be another CA's, whose list replaces none.
+		series := func(o *list) bool { return o.same(l) && signer[o].spki == signer[l].spki }
+		if l.Base != nil || slices.ContainsFunc(usable[:i], func(o *list) bool { return o.Base == nil && series(o) && !l.newer(o) }) ||
+			slices.ContainsFunc(usable[i+1:], func(o *list) bool { return o.Base == nil && series(o) && o.newer(l) }) {
 			continue
 		}
-		// Of the same scope, and by (h) signed with the same key.
-		others := slices.DeleteFunc(slices.Clone(usable), func(o *list) bool { return !o.same(l) || signer[o].spki != signer[l].spki })
+		others := slices.DeleteFunc(slices.Clone(usable), func(o *list) bool { return o == l || !series(o) })
 		when, err := j.askScope(f, l, others)
 		if err != nil {
 			f.stale = fmt.Errorf("the list %s: %w", l.label(), err)
@@ -271,22 +276,26 @@ func (j *judge) askScope(f *finding, base *list, others []*list) (time.Time, err
 	err, asOf := j.fresh(base.ThisUpdate, base.NextUpdate), base.ThisUpdate
 	h, latest := base.find(f.c), base
 	if delta != nil {
-		if j.fresh(delta.ThisUpdate, delta.NextUpdate) == nil {
+		current := j.fresh(delta.ThisUpdate, delta.NextUpdate) == nil
+		if current {
 			err, asOf = nil, delta.ThisUpdate
 		}
 		latest = delta
-		if changed := delta.find(f.c); changed != nil {
+		switch changed := delta.find(f.c); {
+		case changed == nil:
+		case changed.reason != removeFromCRL:
 			h = changed
-			if h.reason == removeFromCRL { // (k)
-				h = nil
-			}
+		case current && h != nil && h.reason == certificateHold: // (k), and nothing but a hold is lifted (RFC 5280, Section 5.3.1)
+			h = nil
 		}
 	}
-	for _, d := range others { // a delta to a list that was not given may still revoke
-		if d.Base == nil || !d.newer(latest) {
+	for _, o := range others {
+		// A delta to a list that was not given may still revoke, and so may another list
+		// of this very number and time.
+		if o.Base != nil && !o.newer(latest) || o.Base == nil && (o.newer(base) || base.newer(o)) {
 			continue
 		}
-		if changed := d.find(f.c); changed != nil && changed.reason != removeFromCRL {
+		if changed := o.find(f.c); changed != nil && (o.Base == nil || changed.reason != removeFromCRL) {
 			h = changed
 		}
 	}
