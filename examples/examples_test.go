@@ -84,7 +84,7 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		c := exec.Command(program("demo"), "-readers", "3")
+		c := exec.Command(program("demo"), "-readers", "3", "-crowd", "40")
 		c.Dir, c.Env = temp, append(os.Environ(), "TMPDIR="+temp)
 		out, err := c.CombinedOutput()
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")

@@ -34,14 +34,16 @@ import (
 // checked. changing says that the life changed what CRLs show.
 func (l *lane) look(ctx context.Context, t *tally, changing bool, see func(tx *store.Tx) error) error {
 	return l.open(ctx, func(book *store.Book) error {
+		since := l.seen
 		lists, err := l.readJournal(ctx, book, t)
 		if err != nil {
 			return err
 		}
-		if err := l.readCRLs(ctx, book); err != nil {
+		kept, err := l.readCRLs(ctx, book, since)
+		if err != nil {
 			return err
 		}
-		if err := l.readWitness(t, lists, changing); err != nil {
+		if err := l.readWitness(t, lists, kept, changing); err != nil {
 			return err
 		}
 		if err := book.View(ctx, see); err != nil {
@@ -66,10 +68,10 @@ func (l *lane) open(ctx context.Context, f func(*store.Book) error) (err error) 
 	return f(book)
 }
 
-// readJournal reads what happened since it was read last, and returns the CAs
-// that have recorded a CRL since.
-func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lists map[string]bool, err error) {
-	lists = make(map[string]bool)
+// readJournal reads what happened since it was read last, and returns how many CRLs
+// each CA has recorded since.
+func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lists map[string]int, err error) {
+	lists = make(map[string]int)
 	for {
 		events, err := book.Events(ctx, l.seen, 1000)
 		if err != nil || len(events) == 0 {
@@ -87,7 +89,7 @@ func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lis
 			case store.KindIntentClosed:
 				t.recovered++
 			case store.KindCRL:
-				lists[e.CA] = true
+				lists[e.CA]++
 			case store.KindHeld, store.KindResumed, store.KindRevoked:
 				l.changes[e.Kind+" "+e.Serial.String()]++
 			}
@@ -95,9 +97,11 @@ func (l *lane) readJournal(ctx context.Context, book *store.Book, t *tally) (lis
 	}
 }
 
-// readCRLs notes the hashes of the lists that the book keeps.
-func (l *lane) readCRLs(ctx context.Context, book *store.Book) error {
-	return book.View(ctx, func(tx *store.Tx) error {
+// readCRLs notes the hashes of the lists that the book keeps, and returns how many
+// of each CA were recorded after an event.
+func (l *lane) readCRLs(ctx context.Context, book *store.Book, since uint64) (kept map[string]int, err error) {
+	kept = make(map[string]int)
+	return kept, book.View(ctx, func(tx *store.Tx) error {
 		for c, err := range store.CRLs.Scan(tx, "", nil) {
 			if err != nil {
 				return err
@@ -110,6 +114,9 @@ func (l *lane) readCRLs(ctx context.Context, book *store.Book) error {
 			if err != nil {
 				return fmt.Errorf("parsing CRL %d of CA %s: %w", c.Number, c.CA, err)
 			}
+			if c.Seq > since {
+				kept[c.CA]++
+			}
 			l.lists[fmt.Sprintf("%x", sha256.Sum256(list.RawTBSRevocationList))] = true
 		}
 		return nil
@@ -119,8 +126,9 @@ func (l *lane) readCRLs(ctx context.Context, book *store.Book) error {
 // readWitness compares the signatures of CA keys with the intents and the lists.
 // A CRL has no intent. Of a CA's lists, the one that was being made when the
 // node was killed may be signed and not recorded: one in each life, none in a
-// life that recorded its list and had nothing to change in it.
-func (l *lane) readWitness(t *tally, recorded map[string]bool, changing bool) error {
+// life that recorded its list and had nothing to change in it. The book keeps a CA's
+// newest lists only: each that was recorded and dropped since explains a signature.
+func (l *lane) readWitness(t *tally, recorded, kept map[string]int, changing bool) error {
 	raw, err := os.ReadFile(l.path("centre", "signed"))
 	if err != nil {
 		return err
@@ -138,7 +146,8 @@ func (l *lane) readWitness(t *tally, recorded map[string]bool, changing bool) er
 		}
 	}
 	for id, n := range unexplained {
-		if changing || !recorded[id] {
+		n -= max(recorded[id]-kept[id], 0)
+		if changing || recorded[id] == 0 {
 			n--
 		}
 		if l.cut {

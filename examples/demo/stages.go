@@ -132,7 +132,7 @@ func (s *stage) initialise(ctx context.Context) error {
 	if err := says(out, err, "reader "+number(1)+" is active"); err != nil {
 		return err
 	}
-	out, err = s.live(ctx, "stage2", "batch", "--bench", s.bench, "--ticket", ticket, "--results", s.path("results.jsonl"), "--client", city)
+	out, err = s.live(ctx, "stage2", "batch", "--bench", s.bench, "--ticket", ticket, "--results", s.path("results.jsonl"), "--parallel", "96", "--client", city)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != refusedWith {
 		return errors.Join(err, errors.New("two readers on the bench were to be refused, with exit code 3"))
