@@ -4,8 +4,11 @@ import (
 	"slices"
 	"strings"
 
+	"hufu/issuance/escrow"
 	"hufu/jobs"
 	"hufu/ldapsync"
+	"hufu/readers/stage1"
+	"hufu/readers/stage2"
 	"hufu/store"
 	"hufu/topup"
 )
@@ -19,6 +22,13 @@ var eventKinds = slices.Sorted(slices.Values([]string{
 	store.KindRefused, store.KindOfficerAdded, store.KindOfficerRemoved,
 	store.KindApprovalRequested, store.KindApprovalGiven, store.KindApprovalUsed,
 	store.KindReaderIssued, store.KindReaderSuspended, store.KindReaderResumed, store.KindReaderRevoked,
+	store.KindReaderEntered, store.KindReaderPrepared, store.KindReaderAllotted, store.KindReaderWithdrawn, store.KindReaderAccepted,
+	store.KindReaderInitialised, store.KindReaderActivated, store.KindReaderReported, store.KindReaderRenewing, store.KindReaderRenewed,
+	store.KindReaderReplaced, store.KindReaderSucceeded, store.KindReaderRetired, store.KindReaderBound, store.KindReaderAdopted,
+	stage1.KindModelAdded, stage1.KindModelWithdrawn, stage1.KindManifest,
+	stage1.KindTicketBegun, stage1.KindTicketSigned, stage1.KindTicketImported, stage1.KindTicketRevoked,
+	stage2.KindRefused, stage2.KindReceipt,
+	escrow.KindMade, escrow.KindClaimed, escrow.KindInUse, escrow.KindHistory, escrow.KindDelivered, escrow.KindRecovered, escrow.KindRefused,
 	store.KindTopUpAuthorised, store.KindTopUpConfirmed, store.KindTopUpSuperseded, topup.KindResolved, store.KindAgreement,
 	store.KindDirectoryAdded, store.KindDirectoryRepaired,
 	ldapsync.KindLate, ldapsync.KindBack, ldapsync.KindRecalled, ldapsync.KindPutBack,
