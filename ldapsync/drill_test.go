@@ -60,17 +60,22 @@ func drillKilled(t *testing.T) *result {
 	d := newDrill(t, nil, nil)
 	d.begin()
 	kept := d.north.freeze()
-	// What was on its way into the watermark when the copy was made may be in the copy; the one after it is not.
-	for range 2 {
-		mark := d.p.of("north").Watermark
-		until(t, "a later watermark", func() bool { return d.p.of("north").Watermark > mark })
-	}
+	d.outgrow()
 	d.north.must(d.north.Kill())
 	d.seen(says("unreachable"))
 	d.north.must(d.north.Revert(kept))
 	d.north.must(d.north.Restart(t.Context()))
 	d.noticed("it was put back to an older state, or has lost its last writes")
 	return d.settle()
+}
+
+// outgrow waits until the north's watermark says more than a copy that was just made. What was on its way into the watermark then may be in the
+// copy; the one after it is not.
+func (d *drill) outgrow() {
+	for range 2 {
+		mark := d.p.of("north").Watermark
+		until(d, "a later watermark", func() bool { return d.p.of("north").Watermark > mark })
+	}
 }
 
 func drillSlow(t *testing.T) *result {
@@ -120,6 +125,7 @@ func drillOldBackup(t *testing.T) *result {
 	d.north.must(d.north.Restart(t.Context()))
 	d.p.stop()
 	d.begin()
+	d.outgrow()
 	d.north.must(d.north.Stop())
 	d.seen(says("unreachable"))
 	d.north.must(d.north.Revert(old))
