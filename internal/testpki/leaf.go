@@ -79,7 +79,9 @@ func (w *World) Device(number string) (*Leaf, error) {
 }
 
 // CentreSigner makes the centre's signing certificate.
-func (w *World) CentreSigner() (*Leaf, error) { return w.CA("device").New("centre-sign", policy.Name{}) }
+func (w *World) CentreSigner() (*Leaf, error) {
+	return w.CA("device").New("centre-sign", policy.Name{})
+}
 
 // CitySigner makes a city's signing certificate.
 func (w *World) CitySigner(city string) (*Leaf, error) {
